@@ -1,0 +1,3 @@
+module github.com/sametick/sametick/proto/gen/go
+
+go 1.26.0
