@@ -2,6 +2,12 @@ module github.com/sametick/sametick/pkg
 
 go 1.26.0
 
-require github.com/sametick/sametick/proto/gen/go v0.0.0
+require github.com/jackc/pgx/v5 v5.12.0
+
+require (
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
 
 replace github.com/sametick/sametick/proto/gen/go => ../proto/gen/go
