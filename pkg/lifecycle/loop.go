@@ -36,8 +36,9 @@ type RunFunc func(take, work context.Context) error
 
 // Loop is a Component of one goroutine.
 type Loop struct {
-	name string
-	run  RunFunc
+	name  string
+	run   RunFunc
+	setup func(context.Context) error // nil, or what must succeed before Start does
 
 	mu      sync.Mutex
 	started bool
@@ -62,6 +63,11 @@ func (l *Loop) Start(ctx context.Context) error {
 		return ErrStopped
 	case l.started:
 		return ErrStarted
+	}
+	if l.setup != nil {
+		if err := l.setup(ctx); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
 	}
 	l.started = true
 	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
