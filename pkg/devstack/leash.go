@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,10 @@ type leash struct {
 	cmd  *exec.Cmd
 	hold *os.File
 }
+
+// held keeps every leash reachable: the garbage collector would close the pipe of a server whose owner
+// kept the URL alone, and so stop it.
+var held sync.Map //nolint:gochecknoglobals // the process' own open pipes, by their nature one set
 
 // startLeash runs the shell script with its arguments and waits for its "ready". The script inherits
 // lock as descriptor 3, and so does all that it starts.
@@ -47,6 +52,7 @@ func startLeash(ctx context.Context, script string, args []string, attr *syscall
 		return nil, errors.Join(fmt.Errorf("start a shell: %w", err), hold.Close())
 	}
 	l := &leash{cmd: cmd, hold: hold}
+	held.Store(l, nil)
 	stop := context.AfterFunc(ctx, func() { _ = answer.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	line, _ := bufio.NewReader(answer).ReadString('\n')
@@ -65,6 +71,7 @@ var errNotReady = errors.New("it did not come up")
 func (l *leash) release() error {
 	err := l.hold.Close()
 	_ = l.cmd.Wait()
+	held.Delete(l)
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
