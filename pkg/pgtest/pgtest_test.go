@@ -124,8 +124,8 @@ func TestRolesFromManySidesAtOnce(t *testing.T) {
 				return
 			}
 			defer func() { _ = conn.Close(context.Background()) }()
-			for range 300 {
-				if _, err := conn.Exec(t.Context(), "ALTER ROLE "+role+" PASSWORD 'x'"); err != nil && strings.Contains(err.Error(), "concurrently updated") {
+			for i := 0; i < 2000 && collisions.Load() == 0; i++ {
+				if _, err := conn.Exec(t.Context(), "ALTER ROLE "+role+" CONNECTION LIMIT 9"); err != nil && strings.Contains(err.Error(), "concurrently updated") {
 					collisions.Add(1)
 				}
 			}
