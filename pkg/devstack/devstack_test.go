@@ -87,7 +87,14 @@ func must(t *testing.T, url, sql string) string {
 	return s
 }
 
-func gone(pid int) bool { return syscall.Kill(pid, 0) != nil }
+// gone is also true of a zombie, which process 1 has yet to reap.
+func gone(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if os.IsNotExist(err) {
+		return syscall.Kill(pid, 0) != nil
+	}
+	return strings.Contains(string(stat), ") Z ")
+}
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -123,9 +123,13 @@ func readPID(file string) int {
 	return pid
 }
 
+// alive takes a zombie for dead: where process 1 is slow to reap, a server can be one for a while.
 func alive(pid int) bool {
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || !strings.Contains(string(stat), ") Z ")
 }
 
 func writeAt(f *os.File, s string) error {

@@ -130,19 +130,22 @@ func (n nativePostgres) run(ctx context.Context, p *Postgres, lock, log *os.File
 	return startLeash(ctx, nativeScript, []string{filepath.Join(n.bin, "pg_ctl"), data, log.Name()}, n.account.attributes(), p.dir, lock, log)
 }
 
-// removeStalePID removes what a crash left when its pid is a stranger's by now, at which Postgres itself
-// would refuse to start. Called with the lock held, so only a server that somebody started past this
-// package can be alive.
+// removeStalePID removes what a crash left when its pid is a stranger's or a zombie's by now: Postgres
+// itself would refuse to start. Called with the lock held, so only a server that somebody started past
+// this package can be alive.
 func removeStalePID(file string) error {
 	pid := readPID(file)
-	if pid <= 0 || !alive(pid) {
-		return nil // Postgres sees that itself
+	if pid <= 0 {
+		return nil
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil || strings.HasPrefix(string(comm), "post") {
+	if err != nil {
+		return nil //nolint:nilerr // no such process, or no /proc: Postgres itself decides
+	}
+	if alive(pid) && strings.HasPrefix(string(comm), "post") {
 		return fmt.Errorf("another Postgres, process %d, already runs on %s: stop it (kill -INT %d)", pid, filepath.Dir(file), pid)
 	}
-	if err := os.Remove(file); err != nil {
+	if err := removeIfThere(file); err != nil {
 		return unwritable(filepath.Dir(file), err)
 	}
 	return nil
