@@ -182,11 +182,12 @@ run)
     echo "$password" >@dir@/pw; chmod 644 @dir@/pw
     as @bin@/initdb -D $data -U sametick --pwfile @dir@/pw -A scram-sha-256 -E UTF8 --locale=C -N >/dev/null || exit 1
   fi
-  echo $port >@dir@/publish
-  as @bin@/postgres -D $data "$@" -c listen_addresses=127.0.0.1 -c port=$port >>@dir@/fake.log 2>&1 3>&- </dev/null &
+  as @bin@/postgres -D $data "$@" -c listen_addresses=127.0.0.1 -c port=$port >>@dir@/fake.log 2>&1 </dev/null &
+  echo $! >@dir@/server
   ;;
-exec) exec @bin@/pg_isready -q -h 127.0.0.1 -p "$(cat @dir@/publish)" -U sametick ;;
-inspect) [ -e $data/postmaster.pid ] && echo true || { [ -e $data ] && echo true; } ;;
+exec) sed -n 8p $data/postmaster.pid | grep -q ready || exit 1 ;;
+inspect) kill -0 "$(cat @dir@/server)" 2>/dev/null && echo true ;;
+logs) cat @dir@/fake.log ;;
 stop) as @bin@/pg_ctl -D $data -s -w -m fast stop ;;
 kill) kill -"$3" "$(head -1 $data/postmaster.pid)" ;;
 volume) rm -rf $data ;;
