@@ -93,7 +93,11 @@ var errMissing = errors.New("not installed")
 // findPostgres looks for binaries, then for Docker, then installs.
 func findPostgres(ctx context.Context, log io.Writer, dir string) (postgresEngine, error) {
 	made := dataMajor(dir)
-	b, err := pickPostgres(installedPostgres(ctx), made, dir)
+	all := installedPostgres(ctx)
+	if ctx.Err() != nil { // which also keeps a version from being asked
+		return nil, fmt.Errorf("interrupted while looking for PostgreSQL: %w", ctx.Err())
+	}
+	b, err := pickPostgres(all, made, dir)
 	if errors.Is(err, errMissing) {
 		if docker, ok := findDocker(ctx); ok {
 			return dockerPostgres{docker}, nil

@@ -141,7 +141,6 @@ func TestDocker(t *testing.T) {
 	p := start()
 	url := p.URL
 	require.Equal(t, "5MB", ask(t, url, "SHOW work_mem"))
-	ask(t, url, "SELECT set_config('a.b', 'c', false) FROM (SELECT 1) x")
 	require.NoError(t, p.Kill())
 	require.NoError(t, p.Start(t.Context()))
 	require.Equal(t, "5MB", ask(t, url, "SHOW work_mem"))
