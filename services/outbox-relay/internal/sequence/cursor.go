@@ -32,12 +32,12 @@ type Cursor struct {
 	BaseID int64
 	// Positions are the newest of each shard.
 	Positions Positions
-	// Identity is that of the cluster that the row was claimed in.
-	Identity Identity
+	// Claimed is the cluster that the row was claimed in, Identity the one that works on it now.
+	Claimed, Identity Identity
 }
 
 // First is the cursor of a database whose ledger is empty.
-func First(id Identity) Cursor { return Cursor{Snapshot: Nothing(), Identity: id} }
+func First(id Identity) Cursor { return Cursor{Snapshot: Nothing(), Claimed: id, Identity: id} }
 
 // ReasonXidsWentBack is the reason of CheckIdentity's error.
 const ReasonXidsWentBack = "XIDS_WENT_BACK"
@@ -56,5 +56,5 @@ func CheckIdentity(c Cursor, now Identity, current Snapshot, newest uint64) erro
 	return errs.New(errs.FailedPrecondition, ReasonXidsWentBack, fmt.Sprintf(
 		"transaction ids went backwards (the ledger knows %d, events %d, this cluster is at %d; ledger of cluster %d timeline %d, "+
 			"this is cluster %d timeline %d): was the database restored from a dump? Run `outbox-relay rebase` once to go on",
-		horizon, newest, current.Xmax, c.Identity.SystemIdentifier, c.Identity.Timeline, now.SystemIdentifier, now.Timeline))
+		horizon, newest, current.Xmax, c.Claimed.SystemIdentifier, c.Claimed.Timeline, now.SystemIdentifier, now.Timeline))
 }

@@ -48,6 +48,16 @@ type Batch struct {
 	Events []Event
 }
 
+// Page is a piece of one shard's position log.
+type Page struct {
+	// Events have positions that rise.
+	Events []Event
+	// Through: no other event that was asked for lies in (after, Through].
+	Through int64
+	// Head is the newest position of the shard.
+	Head int64
+}
+
 // Sequencer holds the cursor in memory. It belongs to one goroutine and to one session of Postgres.
 type Sequencer struct {
 	cursor Cursor
@@ -120,6 +130,7 @@ func (s *Sequencer) takePage(a Answer) *Batch {
 
 func (s *Sequencer) batch(next Cursor, events []Event) *Batch {
 	next.Batch++
+	next.Claimed = next.Identity
 	for i := range events {
 		e := &events[i]
 		next.Positions[e.Shard]++

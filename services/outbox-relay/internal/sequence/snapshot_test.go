@@ -63,7 +63,7 @@ func TestBoundsStayValidWhenThinned(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	c := Cursor{Batch: 9, Snapshot: Snapshot{Xmin: 500, Xmax: 500}, Identity: Identity{1, 1}}
+	c := Cursor{Batch: 9, Snapshot: Snapshot{Xmin: 500, Xmax: 500}, Claimed: Identity{1, 1}}
 	now := Snapshot{Xmin: 600, Xmax: 600}
 	require.NoError(t, CheckIdentity(c, Identity{1, 1}, now, 599))
 	require.NoError(t, CheckIdentity(c, Identity{1, 2}, now, 599), "a failover")
