@@ -63,8 +63,12 @@ type Stats struct {
 func (s *Stats) claimed(b *sequence.Batch) {
 	s.Batches.Add(1)
 	s.Events.Add(int64(len(b.Events)))
+	s.stands(b.Cursor)
+}
+
+func (s *Stats) stands(c sequence.Cursor) {
 	var sum int64
-	for _, p := range b.Cursor.Positions {
+	for _, p := range c.Positions {
 		sum += p
 	}
 	s.Claimed.Store(sum)

@@ -71,6 +71,7 @@ func (s *sequencing) session(take, work context.Context) (claimed bool, err erro
 			return claimed, err //nolint:wrapcheck // logged as it is
 		}
 		s.note(nil)
+		s.Stats.stands(cursor)
 		compared := s.publisher.Resync()
 		seq := sequence.New(cursor, bounds, s.BatchEvents)
 		if err := s.compare(take, work, session, seq, compared); err == nil {

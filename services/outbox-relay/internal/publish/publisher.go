@@ -275,16 +275,10 @@ func (p *Publisher) batch(ctx context.Context, b *sequence.Batch) error {
 		if Judge(g, replies[i]) != Added {
 			return errResync
 		}
-		p.added(g.Shard, g.End(), g.End())
+		p.stands(g.Shard, g.End(), g.End())
 		p.Stats.Added.Add(int64(len(g.Events)))
 	}
 	return nil
-}
-
-func (p *Publisher) added(shard int, end, through int64) {
-	p.Stats.Through.Add(through - p.through[shard])
-	p.end[shard], p.through[shard] = end, through
-	p.announced[shard] = max(p.announced[shard], end)
 }
 
 func (p *Publisher) trim(ctx context.Context) error {

@@ -116,10 +116,15 @@ func (p *Publisher) rebuild(ctx context.Context, shard int, t Tail, head, kept i
 	return nil
 }
 
+// stands notes where a stream ends, and up to where it holds all that the log has.
 func (p *Publisher) stands(shard int, end, through int64) {
-	p.Stats.Through.Add(through - p.through[shard])
 	p.end[shard], p.through[shard] = end, through
 	p.announced[shard] = max(p.announced[shard], end)
+	var sum int64
+	for _, t := range p.through {
+		sum += t
+	}
+	p.Stats.Through.Store(sum)
 }
 
 // fill adds the next page of the log to each stream that lags. Batches go on in between.
@@ -156,7 +161,7 @@ func (p *Publisher) fill(ctx context.Context) error {
 		if Judge(g, replies[i]) != Added {
 			return errDisturbed
 		}
-		p.added(g.Shard, g.End(), throughs[i])
+		p.stands(g.Shard, g.End(), throughs[i])
 		p.Stats.Refilled.Add(int64(len(g.Events)))
 	}
 	return nil

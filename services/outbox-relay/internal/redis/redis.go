@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -18,14 +19,43 @@ import (
 
 // Streams writes and reads the streams. Safe for concurrent use, though one publisher uses it.
 type Streams struct {
-	client rueidis.Client
+	open   func(ctx context.Context) (rueidis.Client, error)
 	pubsub bool
-	wait   time.Duration
+
+	mu     sync.Mutex
+	opened rueidis.Client
 }
 
-// New works with a client; pubsub also sends each event to the channel of its organisation.
-func New(c rueidis.Client, pubsub bool) *Streams {
-	return &Streams{client: c, pubsub: pubsub, wait: 5 * time.Second}
+// wait bounds every call: a Redis that does not answer must show as an error.
+const wait = 5 * time.Second
+
+// New uses open at the first need and until it succeeds, so that a relay starts and sequences without
+// Redis. pubsub also sends each event to the channel of its organisation.
+func New(open func(ctx context.Context) (rueidis.Client, error), pubsub bool) *Streams {
+	return &Streams{open: open, pubsub: pubsub}
+}
+
+// Close closes the client, if there is one.
+func (s *Streams) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened != nil {
+		s.opened.Close()
+	}
+}
+
+func (s *Streams) client(ctx context.Context) (rueidis.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened != nil {
+		return s.opened, nil
+	}
+	c, err := s.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Redis: %w", err)
+	}
+	s.opened = c
+	return c, nil
 }
 
 // Key names the stream of a shard. The braces keep it in one slot of a cluster.
@@ -41,9 +71,13 @@ const refusedPrefix = "ERR The ID specified in XADD is equal or smaller"
 // Add sends all groups at once, one transaction each, on a connection of their own. On an error
 // nothing is known of any group.
 func (s *Streams) Add(ctx context.Context, groups []publish.Group) ([]publish.Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	c, release := s.client.Dedicate()
+	client, err := s.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, release := client.Dedicate()
 	defer release()
 	var cmds rueidis.Commands
 	ends := make([]int, len(groups)) // where the EXEC of a group is
@@ -138,16 +172,20 @@ func parse(e rueidis.XRangeEntry) (int64, bool) {
 
 // Tails reads the ends of all streams.
 func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return tails, err
+	}
 	cmds := make(rueidis.Commands, 0, 3*event.Shards)
 	for i := range event.Shards {
 		cmds = append(cmds,
-			s.client.B().Xrevrange().Key(Key(i)).End("+").Start("-").Count(1).Build(),
-			s.client.B().Xrange().Key(Key(i)).Start("-").End("+").Count(1).Build(),
-			s.client.B().Xlen().Key(Key(i)).Build())
+			c.B().Xrevrange().Key(Key(i)).End("+").Start("-").Count(1).Build(),
+			c.B().Xrange().Key(Key(i)).Start("-").End("+").Count(1).Build(),
+			c.B().Xlen().Key(Key(i)).Build())
 	}
-	results := s.client.DoMulti(ctx, cmds...)
+	results := c.DoMulti(ctx, cmds...)
 	for i := range tails {
 		t := &tails[i]
 		newest, err := results[3*i].AsXRange()
@@ -174,9 +212,13 @@ func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, 
 
 // Clear deletes a stream.
 func (s *Streams) Clear(ctx context.Context, shard int) error {
-	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	if err := s.client.Do(ctx, s.client.B().Del().Key(Key(shard)).Build()).Error(); err != nil {
+	c, err := s.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, c.B().Del().Key(Key(shard)).Build()).Error(); err != nil {
 		return fmt.Errorf("delete the stream of shard %d: %w", shard, err)
 	}
 	return nil
@@ -184,13 +226,17 @@ func (s *Streams) Clear(ctx context.Context, shard int) error {
 
 // Trim drops entries before a position of each shard, or a little fewer: Redis drops whole nodes.
 func (s *Streams) Trim(ctx context.Context, before sequence.Positions) error {
-	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return err
+	}
 	cmds := make(rueidis.Commands, 0, event.Shards)
 	for i, p := range before {
-		cmds = append(cmds, s.client.B().Xtrim().Key(Key(i)).Minid().Almost().Threshold(strconv.FormatInt(p, 10)).Build())
+		cmds = append(cmds, c.B().Xtrim().Key(Key(i)).Minid().Almost().Threshold(strconv.FormatInt(p, 10)).Build())
 	}
-	for i, r := range s.client.DoMulti(ctx, cmds...) {
+	for i, r := range c.DoMulti(ctx, cmds...) {
 		if err := r.Error(); err != nil {
 			return fmt.Errorf("trim the stream of shard %d: %w", i, err)
 		}

@@ -2,8 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/pg"
@@ -44,17 +48,28 @@ SELECT NULL::text, e.* FROM (
     CROSS JOIN LATERAL (SELECT * FROM sametick.events WHERE txid = ended.x AND id > $6 ORDER BY id LIMIT $4) e)
 ) e ORDER BY e.id LIMIT $4`
 
+	// Only right after the ledger's newest row: the key alone would let a relay that slept through the
+	// thinning of the ledger (see Upkeep) take an old number. Of two at once, one gets a unique violation.
 	claimSQL = `
-WITH placed AS (
-  INSERT INTO sametick.positions (shard, position, event_id) SELECT * FROM unnest($10::smallint[], $11::bigint[], $12::bigint[])
+WITH claim AS (
+  INSERT INTO sametick.relay_batches (batch, snapshot, paging, page_after, max_id, base_id, positions, system_identifier, timeline)
+  SELECT $1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4::bigint, $5::bigint, $6::bigint, $7::bigint[], $8::bigint, $9::integer
+   WHERE $1 = 1 + coalesce((SELECT max(batch) FROM sametick.relay_batches), 0)
+  RETURNING claim_xid
+), placed AS (
+  INSERT INTO sametick.positions (shard, position, event_id)
+  SELECT p.* FROM claim, unnest($10::smallint[], $11::bigint[], $12::bigint[]) p
 )
-INSERT INTO sametick.relay_batches (batch, snapshot, paging, page_after, max_id, base_id, positions, system_identifier, timeline)
-VALUES ($1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4, $5, $6, $7, $8, $9)
-RETURNING claim_xid::text::bigint`
+SELECT claim_xid::text::bigint FROM claim`
 )
+
+// statementPatience ends the wait for a server that is not heard of any more.
+const statementPatience = time.Minute
 
 // Poll answers a query of the sequencer, in one statement and hence in one snapshot.
 func (s *Session) Poll(ctx context.Context, q sequence.Query) (sequence.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
 	sql, args := pollStatement(q)
 	var a sequence.Answer
 	rows, err := s.conn.Query(ctx, sql, append([]any{formats()}, args...)...)
@@ -102,6 +117,8 @@ func xids(list []uint64, in *sequence.Snapshot) []string {
 // ReasonClaimLost when another relay was first. After any other error the outcome is unknown: end the
 // session and load the cursor in a new one.
 func (s *Session) Claim(ctx context.Context, b *sequence.Batch) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
 	c := &b.Cursor
 	var (
 		paging    *string
@@ -119,7 +136,7 @@ func (s *Session) Claim(ctx context.Context, b *sequence.Batch) (uint64, error) 
 	}
 	err := s.conn.QueryRow(ctx, claimSQL, c.Batch, c.Snapshot.String(), paging, pageAfter, c.MaxID, c.BaseID, c.Positions[:],
 		c.Identity.SystemIdentifier, c.Identity.Timeline, shards, positions, ids).Scan(&xid)
-	if pg.IsUnique(err, "") {
+	if pg.IsUnique(err, "") || errors.Is(err, pgx.ErrNoRows) {
 		return 0, errs.New(errs.Aborted, ReasonClaimLost, fmt.Sprintf("another relay has claimed batch %d", c.Batch)).WithCause(err)
 	}
 	return xid, pg.Translate(err) //nolint:wrapcheck // says all

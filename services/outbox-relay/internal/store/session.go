@@ -77,19 +77,9 @@ func (s *Session) Load(ctx context.Context) (sequence.Cursor, []sequence.Bound, 
 	if err != nil {
 		return sequence.Cursor{}, nil, err
 	}
-	c, _, err := cursor(ctx, s.conn, now)
+	c, bounds, err := load(ctx, s.conn, now)
 	if err != nil {
 		return c, nil, err
-	}
-	rows, err := s.conn.Query(ctx, boundsSQL, c.Batch)
-	if err != nil {
-		return c, nil, pg.Translate(err) //nolint:wrapcheck // says all
-	}
-	bounds, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (b sequence.Bound, err error) {
-		return b, r.Scan(&b.Xid, &b.MaxID)
-	})
-	if err != nil {
-		return c, nil, pg.Translate(err) //nolint:wrapcheck // says all
 	}
 	var (
 		text   string
@@ -103,10 +93,29 @@ func (s *Session) Load(ctx context.Context) (sequence.Cursor, []sequence.Bound, 
 	if err != nil {
 		return c, nil, err //nolint:wrapcheck // says all
 	}
-	if err := sequence.CheckIdentity(c, now, current, newest); err != nil {
-		return c, nil, err //nolint:wrapcheck // says all
+	return c, bounds, sequence.CheckIdentity(c, now, current, newest) //nolint:wrapcheck // says all
+}
+
+// querier is a session or a pool.
+type querier interface {
+	pg.RowQuerier
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func load(ctx context.Context, db querier, now sequence.Identity) (sequence.Cursor, []sequence.Bound, error) {
+	c, _, err := cursor(ctx, db, now)
+	if err != nil {
+		return c, nil, err
 	}
-	return c, bounds, nil
+	rows, err := db.Query(ctx, boundsSQL, c.Batch)
+	if err != nil {
+		return c, nil, pg.Translate(err) //nolint:wrapcheck // says all
+	}
+	bounds, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (b sequence.Bound, err error) {
+		err = r.Scan(&b.Xid, &b.MaxID)
+		return b, err
+	})
+	return c, bounds, pg.Translate(err) //nolint:wrapcheck // says all
 }
 
 func identity(ctx context.Context, db pg.RowQuerier) (id sequence.Identity, err error) {
