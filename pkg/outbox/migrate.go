@@ -10,40 +10,35 @@ import (
 	"github.com/sametick/sametick/pkg/pg"
 )
 
-// VersionTable keeps the version of the core schema.
-const VersionTable = "sametick.schema_core"
-
 //go:embed migrations/*.sql
-var files embed.FS
+var migrations embed.FS
 
-// Migrations gives the core migrations, goose files in the root; they change with the schema, so tests
-// name their templates by them.
+// SchemaTable is where the version of the shared tables is kept.
+const SchemaTable = "sametick.schema_core"
+
+// Migrations are the shared tables' migrations, for goose.
 func Migrations() fs.FS {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil { // a constant, valid path
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil { // the directory is embedded above
 		panic(err)
 	}
 	return sub
 }
 
-// Migrate brings the tables, roles and functions that the suite shares to the newest version. It
-// may run in many processes at once. url needs a superuser, or a role that may create roles and
-// owns the database.
+// Migrate brings the shared tables to this package's version. Many may run it at once, and while the
+// services work: see pg.Migrate. The role of url must be able to make roles (superuser, or CREATEROLE).
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
-	if err := pg.Migrate(ctx, url, Migrations(), VersionTable, log); err != nil {
-		return fmt.Errorf("core schema: %w", err)
+	if err := pg.Migrate(ctx, url, Migrations(), SchemaTable, log); err != nil {
+		return fmt.Errorf("migrate the shared tables: %w", err)
 	}
 	return nil
 }
 
-// SchemaVersion is the version of the core schema that this code needs.
-func SchemaVersion() (int64, error) { return pg.NewestVersion(Migrations()) } //nolint:wrapcheck // says all
-
-// CheckSchema errs while the database's core schema is older than this code needs: a readiness check.
+// CheckSchema errs while the shared tables are older than this package needs.
 func CheckSchema(ctx context.Context, db pg.RowQuerier) error {
-	need, err := SchemaVersion()
+	need, err := pg.NewestVersion(Migrations())
 	if err != nil {
-		return err
+		return fmt.Errorf("read the migrations: %w", err)
 	}
-	return pg.CheckSchema(ctx, db, VersionTable, need) //nolint:wrapcheck // says all
+	return pg.CheckSchema(ctx, db, SchemaTable, need) //nolint:wrapcheck // says all there is
 }
