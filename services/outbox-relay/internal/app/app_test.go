@@ -13,14 +13,13 @@ import (
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/sametick/sametick/pkg/redistest"
 	"github.com/sametick/sametick/services/outbox-relay/internal/app"
 	"github.com/sametick/sametick/services/outbox-relay/internal/relaytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { relaytest.Main(m) }
 
 // buffer is a log that a test reads while the relay writes.
 type buffer struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/outbox"
@@ -145,4 +146,12 @@ SELECT p.position, e.id, e.org_id, e.event_type FROM sametick.positions p JOIN s
 		require.NoError(t, err)
 		require.Len(t, entries, i, "shard %d has more than the log", shard)
 	}
+}
+
+// Main runs a package's tests and finds goroutines that outlive them; the server that pgtest starts
+// when DATABASE_URL is not set lives as long as the process.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.StartProcess.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
 }
