@@ -80,8 +80,8 @@ func KeyPrefix(secret string) string { return secret[:prefixLen] }
 
 func checkKey(by auth.Principal, name string, scopes []string, expires *time.Time) error {
 	err := errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields")
-	if n := utf8.RuneCountInString(name); n < 1 || n > records.MaxName || strings.ContainsRune(name, 0) {
-		err = err.WithField("name", "OUT_OF_RANGE", fmt.Sprintf("1 to %d characters without NUL (U+0000)", records.MaxName))
+	if bad := records.CheckName(name); bad != nil {
+		err.Fields = errs.From(bad).Fields
 	}
 	if len(scopes) == 0 {
 		err = err.WithField("scopes", "REQUIRED", "at least one of: "+strings.Join(auth.AllScopes(), ", "))

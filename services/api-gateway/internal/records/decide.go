@@ -17,7 +17,7 @@ func (u *Update) decide(c Current) (*Change, error) {
 	if err := checkMutable(c.Record, u.Version); err != nil {
 		return nil, err
 	}
-	if err := checkNames(u.refs(), c.Names); err != nil {
+	if err := CheckNames(u.refs(), c.Names); err != nil {
 		return nil, err
 	}
 	next := c.Record

@@ -42,6 +42,13 @@ func CheckType(typ string) error {
 	return f.result()
 }
 
+// CheckName refuses what is no name of a record.
+func CheckName(name string) error {
+	var f faults
+	f.name(name)
+	return f.result()
+}
+
 func (f *faults) typ(typ string) {
 	if !event.IsType(typ) {
 		f.add("type", "UNKNOWN_TYPE", "%q is no type; one of: %s", clip(typ), strings.Join(event.Types(), ", "))
@@ -94,8 +101,8 @@ func ErrReference(field string, typ event.Type) error {
 	return f.result()
 }
 
-// checkNames refuses references that were asked for and not found.
-func checkNames(refs Refs, names Names) error {
+// CheckNames refuses references that were asked for and not found.
+func CheckNames(refs Refs, names Names) error {
 	if refs.WorkflowID != nil && names.Workflow == nil {
 		return ErrReference("workflow_id", "workflow")
 	}

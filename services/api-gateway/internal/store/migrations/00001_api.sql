@@ -74,6 +74,7 @@ CREATE INDEX refresh_tokens_expiry_idx ON sametick.refresh_tokens (expires_at);
 -- SECURITY DEFINER.
 
 -- The user who signs in with an email address.
+-- +goose StatementBegin
 CREATE FUNCTION sametick.find_credentials(address text)
 RETURNS TABLE (org_id bigint, user_id bigint, user_name text, password_hash text, scopes text[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -83,6 +84,7 @@ BEGIN ATOMIC
     JOIN sametick.records r ON r.org_id = c.org_id AND r.type = 'user' AND r.id = c.user_id AND r.archived_at IS NULL
    WHERE lower(c.email) = lower(address);
 END;
+-- +goose StatementEnd
 
 -- The key with a hash, if neither it nor its user is archived.
 -- +goose StatementBegin
@@ -178,3 +180,5 @@ CREATE POLICY org ON sametick.credentials TO sametick_api USING (org_id = sameti
 CREATE POLICY org ON sametick.api_keys TO sametick_api USING (org_id = sametick.current_org());
 CREATE POLICY org ON sametick.refresh_tokens TO sametick_api USING (org_id = sametick.current_org());
 RESET ROLE;
+-- So that a service finds out what it can work with; made by whoever migrates.
+GRANT SELECT ON sametick.schema_core, sametick.schema_api TO sametick_api;
