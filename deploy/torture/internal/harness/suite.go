@@ -1,0 +1,212 @@
+package harness
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/sametick/sametick/deploy/torture/internal/chaos"
+	"github.com/sametick/sametick/deploy/torture/internal/double"
+	"github.com/sametick/sametick/deploy/torture/internal/rig"
+)
+
+// suite is what is under torture: relays and gateways, real or double.
+type suite struct {
+	relays []chaos.Replica
+	// extra is started only by chaos.
+	extra     chaos.Replica
+	gateways  []chaos.Replica
+	urls      []string
+	front     *rig.Front
+	processes []*rig.Process
+	key       ed25519.PrivateKey
+	ready     []string
+}
+
+// newSuite builds what has to be built and prepares all replicas; none runs yet.
+func newSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, error) {
+	if o.Relay == Real {
+		return newRealSuite(ctx, o, servers)
+	}
+	s := &suite{}
+	for n := range o.Relays + 1 {
+		r, err := double.New(fmt.Sprintf("relay %d", n), o.Relay, servers)
+		if err != nil {
+			return nil, err
+		}
+		s.relays = append(s.relays, r)
+	}
+	s.extra, s.relays = s.relays[o.Relays], s.relays[:o.Relays]
+	return s, nil
+}
+
+func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, error) {
+	packages := []string{"./services/outbox-relay/cmd/outbox-relay"}
+	if o.Gateways > 0 {
+		packages = append(packages, "./services/sse-gateway/cmd/sse-gateway")
+	}
+	if err := rig.Build(ctx, o.Root, o.Dir, packages...); err != nil {
+		return nil, err
+	}
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	database, err := roleURL(ctx, servers, "sametick_relay")
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := rig.FreeAddresses(2*(o.Relays+1) + 3*o.Gateways)
+	if err != nil {
+		return nil, err
+	}
+	next := func() string {
+		a := addresses[0]
+		addresses = addresses[1:]
+		return a
+	}
+	s := &suite{key: private}
+	common := []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + o.Dir, "TMPDIR=" + o.Dir, "LOG_LEVEL=info",
+		"REDIS_URL=" + servers.RedisURL, "INTERNAL_TOKEN=" + rand.Text(),
+	}
+	var targets []string
+	for n := range o.Relays + 1 {
+		grpc, ops := next(), next()
+		targets = append(targets, grpc)
+		s.add(&s.relays, fmt.Sprintf("relay %d", n), filepath.Join(o.Dir, "outbox-relay"), ops, o.Dir,
+			append(common, "DATABASE_URL="+database, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops))
+	}
+	s.extra, s.relays = s.relays[o.Relays], s.relays[:o.Relays]
+	if s.front, err = rig.NewFront(targets); err != nil {
+		return nil, err
+	}
+	for n := range o.Gateways {
+		web, grpc, ops := next(), next(), next()
+		s.urls = append(s.urls, "http://"+web)
+		s.add(&s.gateways, fmt.Sprintf("gateway %d", n), filepath.Join(o.Dir, "sse-gateway"), ops, o.Dir,
+			append(common, "RELAY_ADDR="+s.front.Address(), "HTTP_ADDR="+web, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops,
+				"HEARTBEAT_INTERVAL=2s", "TOKEN_PUBLIC_KEYS=torture:"+base64.StdEncoding.EncodeToString(public)))
+	}
+	return s, nil
+}
+
+// add prepares one process.
+func (s *suite) add(list *[]chaos.Replica, name, binary, ops, dir string, environ []string) {
+	p := rig.NewProcess(name, binary, append([]string(nil), environ...), filepath.Join(dir, name+".log"))
+	*list = append(*list, p)
+	s.processes = append(s.processes, p)
+	s.ready = append(s.ready, "http://"+ops+"/readyz")
+}
+
+// roleURL gives a role a password of its own and answers how to connect as it: the services run with
+// the rights that they are granted, not as superuser.
+func roleURL(ctx context.Context, servers *rig.Servers, role string) (string, error) {
+	conn, err := servers.Postgres(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	password := rand.Text()
+	if _, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password)); err != nil {
+		return "", fmt.Errorf("give %s a password: %w", role, err)
+	}
+	u, err := url.Parse(servers.PostgresURL)
+	if err != nil {
+		return "", fmt.Errorf("address of Postgres: %w", err)
+	}
+	u.User = url.UserPassword(role, password)
+	return u.String(), nil
+}
+
+// token makes an access token as the api-gateway would.
+func (s *suite) token(org int64) (string, error) {
+	now := time.Now()
+	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
+		"iss": "sametick", "aud": "sametick", "sub": "user:1", "org": org, "scope": "events:read",
+		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "jti": rand.Text(),
+	})
+	t.Header["kid"] = "torture"
+	signed, err := t.SignedString(s.key)
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	return signed, nil
+}
+
+// start starts all but the extra relay, and lets go on what is stopped: for the beginning, and to heal.
+func (s *suite) start(ctx context.Context) error {
+	var all []error
+	for _, list := range [][]chaos.Replica{s.relays, s.gateways} {
+		for _, r := range list {
+			r.Continue()
+			all = append(all, r.Start(ctx))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// awaitReady waits until each replica that should run says that it is ready.
+func (s *suite) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for i, p := range s.processes {
+		if p == s.extra {
+			continue
+		}
+		for !ready(ctx, s.ready[i]) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s is not ready after a minute: see its log in the run's directory", p.Name())
+			}
+			chaos.Pause(ctx, 50*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func ready(ctx context.Context, target string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return false
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close() // only the code matters
+	return resp.StatusCode == http.StatusOK
+}
+
+// stop ends everything, gently first; it tells who did not go cleanly.
+func (s *suite) stop() []string {
+	var failed []string
+	all := append(append([]chaos.Replica{}, s.gateways...), s.relays...)
+	if s.extra != nil {
+		all = append(all, s.extra)
+	}
+	for _, r := range all {
+		if err := r.Terminate(20 * time.Second); err != nil {
+			failed = append(failed, err.Error())
+		}
+	}
+	for _, p := range s.processes {
+		failed = append(failed, p.Deaths()...)
+	}
+	if s.front != nil {
+		_ = s.front.Close() // its connections have ended with their peers
+	}
+	return failed
+}
