@@ -67,7 +67,7 @@ func (c *client) connect(ctx context.Context) error {
 	if err != nil {
 		return &refusedError{err.Error()}
 	}
-	if c.rng.IntN(2) == 0 {
+	if c.crowd.options.Header || c.rng.IntN(2) == 0 {
 		req.Header.Set("Authorization", "Bearer "+token)
 	} else {
 		query.Set("token", token)

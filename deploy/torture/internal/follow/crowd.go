@@ -19,6 +19,8 @@ type Options struct {
 	Gateways []string
 	// Token makes a bearer token for an organisation.
 	Token func(orgID int64) (string, error)
+	// Header sends all tokens as a header; otherwise half of them are in the query.
+	Header bool
 	// Orgs, Types and Hot are what filters are made of.
 	Orgs  []int64
 	Types []string

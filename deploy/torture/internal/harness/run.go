@@ -174,7 +174,10 @@ func (r *run) campaigns() []chaos.Campaign {
 		return nil
 	}
 	every := func(d time.Duration) time.Duration { return time.Duration(float64(d) * r.o.Pace) }
-	shard := func(rng *rand.Rand) string { list := orgs(); return judge.StreamKey(event.ShardOf(list[rng.IntN(len(list))])) }
+	shard := func(rng *rand.Rand) string {
+		list := orgs()
+		return judge.StreamKey(event.ShardOf(list[rng.IntN(len(list))]))
+	}
 	list := []chaos.Campaign{
 		chaos.Database(r.servers, every(40*time.Second)),
 		chaos.Sessions(r.servers, every(8*time.Second)),
