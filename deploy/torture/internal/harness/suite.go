@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -164,30 +165,38 @@ func (s *suite) awaitReady(ctx context.Context) error {
 		if p == s.extra {
 			continue
 		}
-		for !ready(ctx, s.ready[i]) {
-			if ctx.Err() != nil {
-				return fmt.Errorf("%s is not ready after a minute: see its log in the run's directory", p.Name())
+		for {
+			err := ready(ctx, s.ready[i])
+			if err == nil {
+				break
 			}
 			chaos.Pause(ctx, 50*time.Millisecond)
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s is not ready after a minute: %w", p.Name(), err)
+			}
 		}
 	}
 	return nil
 }
 
-func ready(ctx context.Context, target string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// ready asks a /readyz; its text is the error.
+func ready(ctx context.Context, target string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return false
+		return fmt.Errorf("make a request: %w", err)
 	}
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		return err
 	}
-	_ = resp.Body.Close() // only the code matters
-	return resp.StatusCode == http.StatusOK
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode == http.StatusOK {
+		return err
+	}
+	return fmt.Errorf("%s: %s", resp.Status, text)
 }
 
 // stop ends everything, gently first; it tells who did not go cleanly.
