@@ -24,33 +24,34 @@ func Database(p Postgres, every time.Duration) Campaign {
 	return Campaign{Name: "postgres", Every: every, Faults: []Fault{
 		{Name: "crash", Weight: 1, Kills: 1, Do: crash},
 		{Name: "crash that forgets transaction ids", Weight: 1, Kills: 1, Do: func(ctx context.Context, rng *rand.Rand) (string, error) {
-			n, err := burnIDs(ctx, p, 20+rng.IntN(200))
-			if err != nil {
-				return "", nil //nolint:nilerr // the server is down or the session was killed: a fault of its own
-			}
+			burnt := make(chan int, 1)
+			burning, stop := context.WithTimeout(ctx, 5*time.Second)
+			defer stop()
+			go func() { burnt <- burnIDs(burning, p) }()
+			Pause(ctx, Between(rng, 50*time.Millisecond, 200*time.Millisecond))
 			detail, err := crash(ctx, rng)
-			return fmt.Sprintf("%d ids burnt, %s", n, detail), err
+			stop()
+			return fmt.Sprintf("%d ids burnt, %s", <-burnt, detail), err
 		}},
 	}}
 }
 
-// burnIDs draws transaction ids and rolls them back. None of them is in the flushed log, so after a
-// crash at this moment Postgres gives the same ids out again: a cursor that took them for settled
-// misses the transactions that get them then.
-func burnIDs(ctx context.Context, p Postgres, n int) (int, error) {
+// burnIDs draws transaction ids and rolls them back until the server dies. The last of them are not in
+// the flushed log, so Postgres gives the same ids out again after the crash: a cursor in memory that
+// took them for settled misses the transactions that get them then.
+func burnIDs(ctx context.Context, p Postgres) (n int) {
 	conn, err := p.Postgres(ctx)
 	if err != nil {
-		return 0, err
+		return 0 // the server is down: another fault's doing
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for range n {
+	for ctx.Err() == nil {
 		if _, err := conn.Exec(ctx, `BEGIN; SELECT pg_current_xact_id(); ROLLBACK`); err != nil {
-			return 0, fmt.Errorf("burn a transaction id: %w", err)
+			break
 		}
+		n++
 	}
-	// Long enough for a relay to have polled, too short for the log writer to have flushed.
-	Pause(ctx, 40*time.Millisecond)
-	return n, nil
+	return n
 }
 
 // Sessions is the campaign against single sessions, whoever's they are: writers', relays' pools, the
