@@ -48,8 +48,7 @@ type Relay struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc
 	done   chan struct{}
-	gate   sync.Mutex // held while paused
-	paused bool
+	gate   gate
 }
 
 // New prepares a double of a kind.
@@ -87,33 +86,16 @@ func (r *Relay) Kill() {
 		return
 	}
 	r.cancel()
-	if r.paused {
-		r.gate.Unlock()
-		r.paused = false
-	}
+	r.gate.open()
 	<-r.done
 	r.cancel = nil
 }
 
 // Pause holds it before its next statement.
-func (r *Relay) Pause() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.cancel != nil && !r.paused {
-		r.gate.Lock()
-		r.paused = true
-	}
-}
+func (r *Relay) Pause() { r.gate.shut() }
 
 // Continue lets it go on.
-func (r *Relay) Continue() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.paused {
-		r.gate.Unlock()
-		r.paused = false
-	}
-}
+func (r *Relay) Continue() { r.gate.open() }
 
 // Terminate is Kill: a double has no manners.
 func (r *Relay) Terminate(time.Duration) error {
@@ -156,13 +138,7 @@ func (r *Relay) session(ctx context.Context) (err error) {
 type session struct {
 	conn  *pgx.Conn
 	redis rueidis.Client
-	gate  *sync.Mutex
-}
-
-// breathe is where a double can be held.
-func (s *session) breathe() {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	gate  *gate
 }
 
 // stored is an event as read from Postgres.
@@ -176,7 +152,7 @@ type stored struct {
 // read runs a query of id, txid, shard, org_id, aggregate_type, aggregate_id, event_type, payload,
 // occurred_at, trace_context.
 func (s *session) read(ctx context.Context, where string, args ...any) ([]stored, error) {
-	s.breathe()
+	s.gate.pass()
 	rows, err := s.conn.Query(ctx, `SELECT e.id, e.txid, e.shard, e.org_id, e.aggregate_type, e.aggregate_id, e.event_type,
 		e.payload::text, e.occurred_at, e.trace_context FROM sametick.events e `+where, args...)
 	if err != nil {

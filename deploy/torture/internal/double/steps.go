@@ -49,7 +49,7 @@ func (s *session) sequence(ctx context.Context, where string, limit int, cursor 
 	if limit > 0 {
 		args = append(args, limit)
 	}
-	s.breathe()
+	s.gate.pass()
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
 		// Replicas take turns: each kind of double is wrong in its own way only.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(1)`); err != nil {
@@ -109,7 +109,7 @@ func (s *session) claim(ctx context.Context, tx pgx.Tx, list []stored, cursor fu
 func (s *session) publish(ctx context.Context, shard int) error {
 	key := fmt.Sprintf("sametick:{%d}:events", shard)
 	for {
-		s.breathe()
+		s.gate.pass()
 		newest, err := s.redis.Do(ctx, s.redis.B().Xrevrange().Key(key).End("+").Start("-").Count(1).Build()).AsXRange()
 		if err != nil {
 			return fmt.Errorf("read the end of a stream: %w", err)
@@ -155,7 +155,7 @@ func (s *session) extend(ctx context.Context, key, end string, after int64, list
 	if len(list) == 0 {
 		return nil
 	}
-	s.breathe()
+	s.gate.pass()
 	args := []string{end, strconv.FormatInt(after, 10)}
 	for i := range list {
 		e := &list[i]
@@ -174,7 +174,7 @@ func direct(ctx context.Context, s *session) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	s.breathe()
+	s.gate.pass()
 	var (
 		ids      = make([]int64, len(list))
 		commands = make(rueidis.Commands, len(list))
@@ -193,7 +193,7 @@ func direct(ctx context.Context, s *session) error {
 		}
 		// What Redis refused is taken for "already there": the mistake this double is made of.
 	}
-	s.breathe()
+	s.gate.pass()
 	if _, err := s.conn.Exec(ctx, `INSERT INTO torture.double_sent SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING`, ids); err != nil {
 		return fmt.Errorf("remember what was sent: %w", err)
 	}

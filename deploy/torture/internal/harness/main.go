@@ -56,6 +56,7 @@ func parse(args []string, stderr io.Writer) (o Options, keep bool, err error) {
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "how long the storm lasts")
 	flags.Uint64Var(&o.Seed, "seed", 0, "repeats a run; 0 draws one")
 	flags.StringVar(&o.Relay, "relay", o.Relay, "real, or a double for the judge: right, wrong-id, wrong-xmin, wrong-direct")
+	flags.StringVar(&o.Gateway, "gateway", o.Gateway, "real, or right: a double that knows LogService only")
 	flags.IntVar(&o.Relays, "relays", o.Relays, "replicas of the relay, beside one that comes and goes")
 	flags.IntVar(&o.Gateways, "gateways", o.Gateways, "replicas of the sse-gateway; 0: none, and no clients")
 	flags.IntVar(&o.Writers, "writers", o.Writers, "concurrent writers")

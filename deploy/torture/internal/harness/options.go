@@ -14,8 +14,11 @@ import (
 	"github.com/sametick/sametick/pkg/event"
 )
 
-// Real is the name of the relay that is under test.
+// Real is the name of the service itself, which is under test.
 const Real = "real"
+
+// Right is the name of the doubles that are right.
+const Right = "right"
 
 // Options of a run.
 type Options struct {
@@ -23,8 +26,9 @@ type Options struct {
 	Duration time.Duration
 	// Seed repeats a run: the same faults in the same order, the same writers, the same clients.
 	Seed uint64
-	// Relay is Real, or the name of a double.
-	Relay string
+	// Relay is Real, or the name of a double. Gateway is Real or Right, the double; there is none beside
+	// a double of the relay, which has no LogService.
+	Relay, Gateway string
 	// Relays and Gateways are how many replicas run.
 	Relays, Gateways int
 	// Writers and Clients are how many work at a time; Think is a writer's mean pause.
@@ -43,7 +47,7 @@ type Options struct {
 // Defaults are those of the command line.
 func Defaults() Options {
 	return Options{
-		Duration: 2 * time.Minute, Relay: Real, Relays: 2, Gateways: 2, Writers: 12, Clients: 18,
+		Duration: 2 * time.Minute, Relay: Real, Gateway: Real, Relays: 2, Gateways: 2, Writers: 12, Clients: 18,
 		Think: 40 * time.Millisecond, Bulk: 3000, Pace: 1,
 	}
 }
@@ -53,6 +57,9 @@ func (o *Options) check() error {
 	var all []error
 	if o.Relay != Real && !slices.Contains(double.Kinds(), o.Relay) {
 		all = append(all, fmt.Errorf("--relay %s: must be %s or %s", o.Relay, Real, strings.Join(double.Kinds(), ", ")))
+	}
+	if o.Gateway != Real && o.Gateway != Right {
+		all = append(all, fmt.Errorf("--gateway %s: must be %s or %s", o.Gateway, Real, Right))
 	}
 	for name, n := range map[string]int{"--relays": o.Relays, "--writers": o.Writers, "--clients": o.Clients, "--bulk": o.Bulk} {
 		if n < 1 {

@@ -140,6 +140,6 @@ func (r *Report) Print(w io.Writer) error {
 // command repeats the run.
 func (r *Report) command() string {
 	o := &r.Options
-	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --relays %d --gateways %d --writers %d --clients %d --think %s --bulk %d --pace %g",
-		o.Seed, o.Duration, o.Relay, o.Relays, o.Gateways, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
+	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --gateway %s --relays %d --gateways %d --writers %d --clients %d --think %s --bulk %d --pace %g",
+		o.Seed, o.Duration, o.Relay, o.Gateway, o.Relays, o.Gateways, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
 }

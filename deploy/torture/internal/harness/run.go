@@ -131,7 +131,7 @@ func (r *run) listen(ctx context.Context) (*errgroup.Group, context.CancelFunc) 
 	listeners := &errgroup.Group{}
 	if len(r.suite.urls) > 0 {
 		r.crowd = follow.NewCrowd(follow.Options{Gateways: r.suite.urls, Token: r.suite.token, Orgs: orgs(), Types: types(), Hot: hot,
-			Clients: r.o.Clients, Dir: r.o.Dir, Seed: r.o.Seed, LifeTime: 40 * time.Second})
+			Clients: r.o.Clients, Dir: r.o.Dir, Seed: r.o.Seed, LifeTime: min(40*time.Second, r.o.Duration/4)})
 		listeners.Go(func() error { return r.crowd.Run(ctx) })
 	}
 	return listeners, cancel

@@ -2,9 +2,7 @@ package harness
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -14,11 +12,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/sametick/sametick/deploy/torture/internal/chaos"
 	"github.com/sametick/sametick/deploy/torture/internal/double"
 	"github.com/sametick/sametick/deploy/torture/internal/rig"
+	"github.com/sametick/sametick/pkg/auth"
 )
 
 // suite is what is under torture: relays and gateways, real or double.
@@ -30,7 +27,7 @@ type suite struct {
 	urls      []string
 	front     *rig.Front
 	processes []*rig.Process
-	key       ed25519.PrivateKey
+	signer    *auth.Signer
 	ready     []string
 }
 
@@ -52,16 +49,16 @@ func newSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, er
 }
 
 func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, error) {
-	packages := []string{"./services/outbox-relay/cmd/outbox-relay"}
-	if o.Gateways > 0 {
-		packages = append(packages, "./services/sse-gateway/cmd/sse-gateway")
-	}
-	if err := rig.Build(ctx, o.Root, o.Dir, packages...); err != nil {
+	if err := build(ctx, o); err != nil {
 		return nil, err
 	}
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	signing, public, err := auth.GenerateKey("torture")
 	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
+		return nil, err
+	}
+	s := &suite{}
+	if s.signer, err = auth.ParseSigner(signing); err != nil {
+		return nil, err
 	}
 	database, err := roleURL(ctx, servers, "sametick_relay")
 	if err != nil {
@@ -71,19 +68,14 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 	if err != nil {
 		return nil, err
 	}
-	next := func() string {
-		a := addresses[0]
-		addresses = addresses[1:]
-		return a
-	}
-	s := &suite{key: private}
+	internal := rand.Text()
 	common := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + o.Dir, "TMPDIR=" + o.Dir, "LOG_LEVEL=info",
-		"REDIS_URL=" + servers.RedisURL, "INTERNAL_TOKEN=" + rand.Text(),
+		"REDIS_URL=" + servers.RedisURL, "INTERNAL_TOKEN=" + internal,
 	}
 	var targets []string
 	for n := range o.Relays + 1 {
-		grpc, ops := next(), next()
+		grpc, ops := addresses[2*n], addresses[2*n+1]
 		targets = append(targets, grpc)
 		s.add(&s.relays, fmt.Sprintf("relay %d", n), filepath.Join(o.Dir, "outbox-relay"), ops, o.Dir,
 			append(common, "DATABASE_URL="+database, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops))
@@ -92,14 +84,37 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 	if s.front, err = rig.NewFront(targets); err != nil {
 		return nil, err
 	}
-	for n := range o.Gateways {
-		web, grpc, ops := next(), next(), next()
-		s.urls = append(s.urls, "http://"+web)
-		s.add(&s.gateways, fmt.Sprintf("gateway %d", n), filepath.Join(o.Dir, "sse-gateway"), ops, o.Dir,
-			append(common, "RELAY_ADDR="+s.front.Address(), "HTTP_ADDR="+web, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops,
-				"HEARTBEAT_INTERVAL=2s", "TOKEN_PUBLIC_KEYS=torture:"+base64.StdEncoding.EncodeToString(public)))
+	return s, s.addGateways(o, addresses[2*(o.Relays+1):], common, internal, public)
+}
+
+// build compiles what a run needs.
+func build(ctx context.Context, o *Options) error {
+	packages := []string{"./services/outbox-relay/cmd/outbox-relay"}
+	if o.Gateways > 0 && o.Gateway == Real {
+		packages = append(packages, "./services/sse-gateway/cmd/sse-gateway")
 	}
-	return s, nil
+	return rig.Build(ctx, o.Root, o.Dir, packages...)
+}
+
+// addGateways prepares the gateways, real or double.
+func (s *suite) addGateways(o *Options, addresses, common []string, internal, public string) error {
+	for n := range o.Gateways {
+		web, grpc, ops := addresses[3*n], addresses[3*n+1], addresses[3*n+2]
+		name := fmt.Sprintf("gateway %d", n)
+		s.urls = append(s.urls, "http://"+web)
+		if o.Gateway == Right {
+			g, err := double.NewGateway(name, web, s.front.Address(), internal, public)
+			if err != nil {
+				return errors.Join(err, s.front.Close())
+			}
+			s.gateways = append(s.gateways, g)
+			continue
+		}
+		s.add(&s.gateways, name, filepath.Join(o.Dir, "sse-gateway"), ops, o.Dir,
+			append(common, "RELAY_ADDR="+s.front.Address(), "HTTP_ADDR="+web, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops,
+				"HEARTBEAT_INTERVAL=2s", "TOKEN_PUBLIC_KEYS="+public))
+	}
+	return nil
 }
 
 // add prepares one process.
@@ -132,17 +147,10 @@ func roleURL(ctx context.Context, servers *rig.Servers, role string) (string, er
 
 // token makes an access token as the api-gateway would.
 func (s *suite) token(org int64) (string, error) {
-	now := time.Now()
-	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
-		"iss": "sametick", "aud": "sametick", "sub": "user:1", "org": org, "scope": "events:read",
-		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "jti": rand.Text(),
-	})
-	t.Header["kid"] = "torture"
-	signed, err := t.SignedString(s.key)
-	if err != nil {
-		return "", fmt.Errorf("sign a token: %w", err)
-	}
-	return signed, nil
+	user := int64(1)
+	signed, _, err := s.signer.Sign(auth.Principal{OrgID: org, UserID: &user, Subject: auth.Subject(auth.SubjectUser, user),
+		Scopes: auth.ScopesOf("events:read")}, time.Hour)
+	return signed, err
 }
 
 // start starts all but the extra relay, and lets go on what is stopped: for the beginning, and to heal.
