@@ -1,0 +1,174 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long a process has to end after SIGTERM; the services promise 15 s.
+const stopGrace = 20 * time.Second
+
+// Process is a started program. Stop it.
+type Process struct {
+	// Addresses of a service; empty for other programs.
+	HTTP, GRPC, Ops string
+
+	name   string
+	cmd    *exec.Cmd
+	log    string
+	exited chan struct{}
+	err    error // of Wait; read after exited is closed
+}
+
+// Service starts a built service on free loopback ports, with env besides; it is not waited for.
+func (r *Rig) Service(name string, env ...string) (*Process, error) {
+	ports, err := freeAddresses(3)
+	if err != nil {
+		return nil, err
+	}
+	env = append([]string{
+		"HTTP_ADDR=" + ports[0], "GRPC_ADDR=" + ports[1], "OPS_ADDR=" + ports[2], "LOG_LEVEL=warn",
+		"REDIS_URL=" + r.RedisURL, "INTERNAL_TOKEN=" + r.InternalToken, "DRAIN_DELAY=0s",
+	}, env...)
+	p, err := r.Program(name, exec.Command(filepath.Join(r.bin, name)), env...)
+	if err != nil {
+		return nil, err
+	}
+	p.HTTP, p.GRPC, p.Ops = ports[0], ports[1], ports[2]
+	return p, nil
+}
+
+// Program starts any command with its output in a file of the rig's directory.
+func (r *Rig) Program(name string, cmd *exec.Cmd, env ...string) (*Process, error) {
+	log, err := os.CreateTemp(r.dir, strings.ReplaceAll(name, " ", "-")+"-*.log")
+	if err != nil {
+		return nil, fmt.Errorf("open a log for %s: %w", name, err)
+	}
+	defer log.Close()
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p := &Process{name: name, cmd: cmd, log: log.Name(), exited: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// Ready waits until the service answers /readyz with 200.
+func (p *Process) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if ready(ctx, "http://"+p.Ops+"/readyz") {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-p.exited:
+			return p.Failure()
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w\n%s", p.name, ctx.Err(), p.tail())
+		}
+	}
+}
+
+func ready(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// Failure tells why a process that should run does not; nil while it runs.
+func (p *Process) Failure() error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("%s ended by itself (%v); its last lines:\n%s", p.name, p.cmd.ProcessState, p.tail())
+	default:
+		return nil
+	}
+}
+
+// Stop ends the process by SIGTERM, and by SIGKILL when that takes too long, which is an error.
+func (p *Process) Stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	select {
+	case <-p.exited:
+		return nil
+	case <-time.After(stopGrace):
+		err := p.cmd.Process.Kill()
+		<-p.exited
+		return errors.Join(fmt.Errorf("%s did not end within %s of SIGTERM", p.name, stopGrace), err)
+	}
+}
+
+// CPU is the processor time that the process has used, user and system (Linux: /proc/PID/stat, in
+// ticks of 10 ms).
+func (p *Process) CPU() (time.Duration, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read the processor time of %s: %w", p.name, err)
+	}
+	// The second field is the name in parentheses, and may hold anything.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	const utime, stime = 14 - 3, 15 - 3
+	if len(fields) <= stime {
+		return 0, fmt.Errorf("read the processor time of %s: %q", p.name, text)
+	}
+	var ticks int64
+	for _, f := range []string{fields[utime], fields[stime]} {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the processor time of %s: %w", p.name, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// tail gives the last lines of the log.
+func (p *Process) tail() string {
+	text := strings.TrimSpace(read(p.log))
+	lines := strings.Split(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}
+
+// freeAddresses finds loopback ports that are free now. Another program may take one before the
+// service does; the service then says so and the bench ends.
+func freeAddresses(n int) ([]string, error) {
+	addresses := make([]string, n)
+	for i := range addresses {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		addresses[i] = l.Addr().String()
+	}
+	return addresses, nil
+}
