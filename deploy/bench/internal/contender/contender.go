@@ -39,7 +39,7 @@ type Target struct {
 const (
 	Ours      = "outbox-relay"
 	Bare      = "bare loop"
-	BareAhead = "bare loop, reading ahead"
+	BareAhead = "bare loop + read-ahead"
 	Watermill = "Watermill-SQL"
 	River     = "River"
 )

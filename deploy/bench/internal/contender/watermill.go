@@ -14,7 +14,7 @@ const (
 	topic = "events"
 	// watermillBatch: the default of 100 makes its query, which sorts what is left of the backlog, run
 	// for every 100 messages. README.md has the rates of the other sizes.
-	watermillBatch = 1000
+	watermillBatch = 5000
 )
 
 func watermillSchema() watermill.DefaultPostgreSQLSchema {
