@@ -43,7 +43,7 @@ type Postgres struct {
 	binary  string
 	account account
 	args    []string
-	proc    *process
+	proc    *Process
 }
 
 // StartPostgres makes the data directory when there is none and starts a server in it on a free port
@@ -154,13 +154,13 @@ func (p *Postgres) Start(ctx context.Context) error {
 	cmd.SysProcAttr = p.account.attributes()
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	proc, err := startProcess(cmd, syscall.SIGINT)
+	proc, err := StartProcess(cmd, syscall.SIGINT)
 	if err != nil {
 		return err
 	}
 	p.proc = proc
 	if err := proc.await(ctx, "Postgres", p.ping); err != nil {
-		return errors.Join(err, proc.stop(syscall.SIGQUIT))
+		return errors.Join(err, proc.Stop(syscall.SIGQUIT))
 	}
 	return nil
 }
@@ -198,10 +198,10 @@ func (p *Postgres) createDatabase(ctx context.Context) error {
 }
 
 // Stop shuts down fast: sessions are ended, data is whole.
-func (p *Postgres) Stop() error { return p.proc.stop(syscall.SIGINT) }
+func (p *Postgres) Stop() error { return p.proc.Stop(syscall.SIGINT) }
 
 // Kill shuts down as a crash does (immediate): the next Start recovers.
-func (p *Postgres) Kill() error { return p.proc.stop(syscall.SIGQUIT) }
+func (p *Postgres) Kill() error { return p.proc.Stop(syscall.SIGQUIT) }
 
 // PID is the postmaster's.
 func (p *Postgres) PID() int { return p.proc.cmd.Process.Pid }

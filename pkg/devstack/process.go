@@ -18,18 +18,19 @@ import (
 // stopGrace is how long a server may take to end before it is killed.
 const stopGrace = 20 * time.Second
 
-// process is a server that ends with this process.
-type process struct {
+// Process is a child that ends with this process.
+type Process struct {
 	cmd  *exec.Cmd
 	tail *tail
 	done chan struct{} // closed when the process has been reaped
 	err  error         // its exit, valid after done
 }
 
-// startProcess starts a command that the kernel stops by stopSignal when this process dies. The signal
-// is tied to the thread that forked, so that thread is kept until the child has ended.
-func startProcess(cmd *exec.Cmd, stopSignal syscall.Signal) (*process, error) {
-	p := &process{cmd: cmd, tail: &tail{}, done: make(chan struct{})}
+// StartProcess starts a command that the kernel (Linux) stops by stopSignal when this process dies. The
+// signal is tied to the thread that forked, so that thread is kept until the child has ended. Output
+// goes where the command says, else the last lines are kept for Tail.
+func StartProcess(cmd *exec.Cmd, stopSignal syscall.Signal) (*Process, error) {
+	p := &Process{cmd: cmd, tail: &tail{}, done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout, cmd.Stderr = p.tail, p.tail
 	}
@@ -56,14 +57,32 @@ func startProcess(cmd *exec.Cmd, stopSignal syscall.Signal) (*process, error) {
 	return p, nil
 }
 
-// stop signals the process and waits for its end; a stopped process is continued first.
-func (p *process) stop(sig syscall.Signal) error {
+// Done is closed when the process has ended and Err can be asked.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err is how the process ended: nil for exit code 0, else an *exec.ExitError. Only after Done.
+func (p *Process) Err() error { return p.err }
+
+// PID is the process'.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Signal sends a signal; an ended process is no error.
+func (p *Process) Signal(sig syscall.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %s: %w", p.cmd.Path, err)
+	}
+	return nil
+}
+
+// Stop signals the process and waits for its end, at most 20 s before it kills; a process that is
+// stopped (SIGSTOP) is continued.
+func (p *Process) Stop(sig syscall.Signal) error {
 	if p.ended() {
 		return nil
 	}
 	for _, s := range []syscall.Signal{sig, syscall.SIGCONT} {
-		if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return fmt.Errorf("signal %s: %w", p.cmd.Path, err)
+		if err := p.Signal(s); err != nil {
+			return err
 		}
 	}
 	select {
@@ -76,7 +95,7 @@ func (p *process) stop(sig syscall.Signal) error {
 	}
 }
 
-func (p *process) ended() bool {
+func (p *Process) ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -86,7 +105,7 @@ func (p *process) ended() bool {
 }
 
 // await polls ready until it succeeds, the process ends or ctx is done.
-func (p *process) await(ctx context.Context, what string, ready func(context.Context) error) error {
+func (p *Process) await(ctx context.Context, what string, ready func(context.Context) error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -35,7 +35,7 @@ type Redis struct {
 	binary         string
 	dir            string
 	args           []string
-	proc           *process
+	proc           *Process
 }
 
 // StartRedis starts a server on a free port of loopback, the same as last time when that is free.
@@ -88,13 +88,13 @@ func (r *Redis) Start(ctx context.Context) error {
 	defer cancel()
 	cmd := exec.Command(r.binary, r.args...) //nolint:gosec,noctx // the server outlives this context
 	cmd.Dir = r.dir
-	proc, err := startProcess(cmd, syscall.SIGTERM)
+	proc, err := StartProcess(cmd, syscall.SIGTERM)
 	if err != nil {
 		return err
 	}
 	r.proc = proc
 	if err := proc.await(ctx, "Redis", r.ping); err != nil {
-		return errors.Join(err, proc.stop(syscall.SIGKILL))
+		return errors.Join(err, proc.Stop(syscall.SIGKILL))
 	}
 	return nil
 }
@@ -123,10 +123,10 @@ func (r *Redis) ping(ctx context.Context) error {
 }
 
 // Stop ends the server; its data is gone.
-func (r *Redis) Stop() error { return r.proc.stop(syscall.SIGTERM) }
+func (r *Redis) Stop() error { return r.proc.Stop(syscall.SIGTERM) }
 
 // Kill ends it at once, as a crash does.
-func (r *Redis) Kill() error { return r.proc.stop(syscall.SIGKILL) }
+func (r *Redis) Kill() error { return r.proc.Stop(syscall.SIGKILL) }
 
 // Pause and Continue freeze the process and let it go on: a server that is there and does not answer.
 func (r *Redis) Pause() error { return r.proc.cmd.Process.Signal(syscall.SIGSTOP) } //nolint:wrapcheck // names itself

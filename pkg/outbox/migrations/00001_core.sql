@@ -331,6 +331,7 @@ END $$;
 -- +goose StatementEnd
 
 -- One event, for psql and for languages without a client: answers its id.
+-- +goose StatementBegin
 CREATE FUNCTION sametick.record_event(
   org_id bigint, aggregate_type text, aggregate_id bigint, action text,
   actor_id bigint DEFAULT NULL, record_name text DEFAULT NULL, changes jsonb DEFAULT NULL,
@@ -345,6 +346,7 @@ BEGIN ATOMIC
       || CASE WHEN extra IS NULL THEN '{}' ELSE jsonb_build_object('extra', extra) END),
     context || CASE WHEN actor_id IS NULL THEN '{}' ELSE jsonb_build_object('actor_id', actor_id) END) r;
 END;
+-- +goose StatementEnd
 
 GRANT EXECUTE ON FUNCTION sametick.record_events(jsonb, jsonb) TO sametick_producer;
 GRANT EXECUTE ON FUNCTION sametick.record_event(bigint, text, bigint, text, bigint, text, jsonb, jsonb, jsonb) TO sametick_producer;
