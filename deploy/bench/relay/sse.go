@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sametick/sametick/deploy/bench/internal/latency"
+	"github.com/sametick/sametick/deploy/bench/internal/rig"
 )
 
 // sse measures commit → bytes at a client of sse-gateway; each organisation has one client.
@@ -21,12 +17,11 @@ func (b *bench) sse(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
-	public, private, err := ed25519.GenerateKey(nil)
+	tokens, err := rig.NewTokens()
 	if err != nil {
-		return fmt.Errorf("make a token key: %w", err)
+		return err
 	}
-	gateway, err := b.rig.Service("sse-gateway", "RELAY_ADDR="+l.relay.GRPC,
-		"TOKEN_PUBLIC_KEYS=bench:"+base64.StdEncoding.EncodeToString(public))
+	gateway, err := b.rig.Service("sse-gateway", "RELAY_ADDR="+l.relay.GRPC, "TOKEN_PUBLIC_KEYS="+tokens.PublicKeys)
 	if err != nil {
 		return err
 	}
@@ -39,7 +34,7 @@ func (b *bench) sse(ctx context.Context) (err error) {
 		for i := range 2 {
 			wake := (round+i)%2 == 0
 			r, err := l.follow(ctx, wake, func(ctx context.Context, group *errgroup.Group, clock *latency.Clock) error {
-				return subscribe(ctx, group, "http://"+gateway.HTTP+"/api/events/stream", private, clock)
+				return subscribe(ctx, group, "http://"+gateway.HTTP+"/api/events/stream", tokens, clock)
 			})
 			if err = errors.Join(err, gateway.Failure()); err != nil {
 				return err
@@ -51,10 +46,10 @@ func (b *bench) sse(ctx context.Context) (err error) {
 }
 
 // subscribe opens a stream for each organisation and waits until all are open.
-func subscribe(ctx context.Context, group *errgroup.Group, url string, key ed25519.PrivateKey, clock *latency.Clock) error {
+func subscribe(ctx context.Context, group *errgroup.Group, url string, tokens *rig.Tokens, clock *latency.Clock) error {
 	ready := make(chan struct{}, len(orgs()))
 	for _, org := range orgs() {
-		token, err := accessToken(key, org)
+		token, err := tokens.For(org)
 		if err != nil {
 			return err
 		}
@@ -68,22 +63,4 @@ func subscribe(ctx context.Context, group *errgroup.Group, url string, key ed255
 		}
 	}
 	return nil
-}
-
-// accessToken signs what api-gateway would give a user of the organisation (RFC 7519, EdDSA).
-func accessToken(key ed25519.PrivateKey, org int64) (string, error) {
-	now := time.Now().Unix()
-	header, err := json.Marshal(map[string]any{"alg": "EdDSA", "typ": "JWT", "kid": "bench"})
-	if err != nil {
-		return "", fmt.Errorf("encode a token: %w", err)
-	}
-	claims, err := json.Marshal(map[string]any{
-		"iss": "sametick", "aud": "sametick", "sub": "user:1", "org": org, "scope": "events:read records:read records:write",
-		"iat": now, "exp": now + 24*3600, "jti": fmt.Sprintf("bench-%d", org),
-	})
-	if err != nil {
-		return "", fmt.Errorf("encode a token: %w", err)
-	}
-	signed := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(claims)
-	return signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(signed))), nil
 }

@@ -21,6 +21,11 @@ func settings() map[string]string {
 		"checkpoint_timeout": "1h",
 		"autovacuum":         "off",
 		"jit":                "off",
+		// Where a bench reads back which statements a service sends; nothing else is logged.
+		"logging_collector": "on",
+		"log_destination":   "csvlog",
+		"log_directory":     "log",
+		"log_filename":      "bench.log",
 	}
 }
 
@@ -42,6 +47,11 @@ func startServers(ctx context.Context, dir string, log io.Writer) (*servers, err
 		return nil, errors.Join(fmt.Errorf("start Redis: %w", err), postgres.Stop())
 	}
 	return &servers{postgres: postgres, redis: redis}, nil
+}
+
+// postgresLog is where the server logs as CSV.
+func postgresLog(dir string) string {
+	return filepath.Join(dir, "postgres", "data", "log", "bench.csv")
 }
 
 func (s *servers) stop() error { return errors.Join(s.redis.Stop(), s.postgres.Stop()) }
