@@ -27,7 +27,7 @@ INSERT INTO sametick.events (org_id, shard, aggregate_type, aggregate_id, sequen
 SELECT org, sametick.shard_of(org), 'task', entity, 1 + i % 2, 'task.' || phase,
        jsonb_build_object('org_id', org, 'actor_id', 7, 'record_id', entity, 'record_type', 'task',
          'record_name', 'Quarterly review of entity ' || entity, 'action', phase, 'timestamp', '2026-04-12T14:30:00.000Z',
-         'changes', jsonb_build_object('note', jsonb_build_object('before', NULL, 'after', md5(i::text) || left(md5(entity::text), 12)))),
+         'changes', jsonb_build_object('note', jsonb_build_object('before', NULL, 'after', md5(i::text) || left(md5(entity::text), 26)))),
        '2026-04-12T14:30:00Z'
   FROM generate_series($1::bigint, $2::bigint) i,
        LATERAL (SELECT 1 + (i / 2) % $3::bigint AS org, 1 + i / 2 AS entity,
