@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sametick/sametick/deploy/bench/internal/backlog"
 	"github.com/sametick/sametick/deploy/bench/internal/contender"
@@ -116,7 +118,18 @@ func (b *bench) drain(ctx context.Context, data *dataset, c contender.Contender)
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	return b.rate(ctx, p, data.events)
+	if b.profile == 0 || c.Run != nil {
+		return b.rate(ctx, p, data.events)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := p.Ready(ctx); err != nil {
+			return err
+		}
+		return p.Profile(ctx, b.profile, filepath.Join(b.out, "outbox-relay.pprof"))
+	})
+	rate, err = b.rate(ctx, p, data.events)
+	return rate, errors.Join(err, group.Wait())
 }
 
 func (b *bench) startContender(ctx context.Context, data *dataset, c contender.Contender) (*rig.Process, error) {

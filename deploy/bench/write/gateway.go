@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -129,8 +130,7 @@ func (b *bench) create(ctx context.Context, n int) (float64, error) {
 		clients[i] = c
 	}
 	var made atomic.Int64
-	start := time.Now()
-	end := start.Add(time.Duration(b.seconds) * time.Second)
+	end := time.Now().Add(time.Duration(b.seconds) * time.Second)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, c := range clients {
 		group.Go(func() error {
@@ -143,8 +143,11 @@ func (b *bench) create(ctx context.Context, n int) (float64, error) {
 			return nil
 		})
 	}
+	if b.profile {
+		group.Go(func() error { return b.gateway.Profile(ctx, b.seconds, filepath.Join(b.out, "api-gateway.pprof")) })
+	}
 	if err := group.Wait(); err != nil {
 		return 0, err
 	}
-	return float64(made.Load()) / time.Since(start).Seconds(), nil
+	return float64(made.Load()) / float64(b.seconds), nil
 }

@@ -26,6 +26,7 @@ type options struct {
 	clients []int
 	out     string
 	check   bool
+	profile bool
 }
 
 func main() {
@@ -75,6 +76,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.BoolVar(&short, "short", false, "2 s a measurement, unless --seconds says otherwise")
 	f.StringVar(&clients, "clients", "1,8,32", "how many clients write at a time")
 	f.StringVar(&opt.out, "out", "out/bench", "where write.json and write.svg go")
+	f.BoolVar(&opt.profile, "profile", false, "take a CPU profile of api-gateway in each of its measurements (last one is kept)")
 	f.BoolVar(&opt.check, "check", false, "fail when a target is missed")
 	if err := f.Parse(args); err != nil {
 		return opt, err

@@ -93,6 +93,7 @@ func (r *Report) panel(leg string) (*plot.Plot, error) {
 	dots.Color = color.RGBA{R: 0x1c, G: 0x2b, B: 0x3a, A: 0xff}
 	dots.Shape = draw.CircleGlyph{}
 	p.Add(plotter.NewGrid(), bars, dots)
+	p.Y.Max *= 1.05 // the highest dot whole
 	p.NominalX(names...)
 	return p, nil
 }

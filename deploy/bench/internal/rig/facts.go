@@ -42,7 +42,7 @@ func (r *Rig) Facts(ctx context.Context) ([]report.Fact, error) {
 		return nil, fmt.Errorf("ask Redis for its version: %w", err)
 	}
 	return append([]report.Fact{
-		{Name: "machine", Value: fmt.Sprintf("%s, %d cores, %s", after("/proc/cpuinfo", "model name"), runtime.NumCPU(), after("/proc/meminfo", "MemTotal"))},
+		{Name: "machine", Value: fmt.Sprintf("%s, %d cores, %s", after("/proc/cpuinfo", "model name"), runtime.NumCPU(), memory())},
 		{Name: "kernel", Value: strings.TrimSpace(read("/proc/sys/kernel/osrelease")) + " " + runtime.GOARCH},
 		{Name: "load before", Value: Load()},
 		{Name: "postgres", Value: "Postgres " + pgVersion},
@@ -113,6 +113,15 @@ func medianMicros(n int, once func() error) (float64, error) {
 		times[i] = float64(time.Since(start)) / float64(time.Microsecond)
 	}
 	return report.Quantile(times, 0.5), nil
+}
+
+// memory is the machine's, in GiB.
+func memory() string {
+	var kb float64
+	if _, err := fmt.Sscan(after("/proc/meminfo", "MemTotal"), &kb); err != nil {
+		return "memory unknown"
+	}
+	return fmt.Sprintf("%.0f GiB", kb/(1<<20))
 }
 
 // read gives a file's text, or nothing: a fact that the machine does not tell is left out.
