@@ -119,7 +119,8 @@ func (b *bench) drain(ctx context.Context, data *dataset, c contender.Contender)
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	if b.profile == 0 || c.Run != nil {
-		return b.rate(ctx, p, data.events)
+		rate, err := b.rate(ctx, p, data.events)
+		return rate, p.Blame(err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -129,7 +130,7 @@ func (b *bench) drain(ctx context.Context, data *dataset, c contender.Contender)
 		return p.Profile(ctx, b.profile, filepath.Join(b.out, "outbox-relay.pprof"))
 	})
 	rate, err = b.rate(ctx, p, data.events)
-	return rate, errors.Join(err, group.Wait())
+	return rate, p.Blame(errors.Join(err, group.Wait()))
 }
 
 func (b *bench) startContender(ctx context.Context, data *dataset, c contender.Contender) (*rig.Process, error) {
@@ -155,8 +156,7 @@ func (b *bench) startRelay(ctx context.Context, databaseURL string) (*rig.Proces
 // rate watches the streams grow until all n events are there. It leaves the first tenth out: the
 // process starts, connects and prepares its statements in it.
 func (b *bench) rate(ctx context.Context, p *rig.Process, n int) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(n)*time.Millisecond)
-	defer cancel()
+	deadline := time.After(time.Minute + time.Duration(n)*time.Millisecond) // 1,000 events/s
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var (
@@ -181,7 +181,9 @@ func (b *bench) rate(ctx context.Context, p *rig.Process, n int) (float64, error
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%d of %d events relayed when the time was up: %w", have, n, ctx.Err())
+			return 0, ctx.Err()
+		case <-deadline:
+			return 0, fmt.Errorf("%d of %d events relayed when the time was up", have, n)
 		}
 		if err := p.Failure(); err != nil {
 			return 0, err

@@ -180,6 +180,14 @@ func (p *Process) Profile(ctx context.Context, seconds int, path string) error {
 	return f.Close()
 }
 
+// Blame adds the last lines of the process' log to an error; nil stays nil.
+func (p *Process) Blame(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w\n%s's last lines:\n%s", err, p.name, p.tail())
+}
+
 // tail gives the last lines of the log.
 func (p *Process) tail() string {
 	text := strings.TrimSpace(read(p.log))
