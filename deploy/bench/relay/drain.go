@@ -22,6 +22,10 @@ import (
 
 const (
 	legDrain   = "drain of a backlog"
+	// What other programs on the machine disturb less than the rate.
+	legOwnCost      = "processor time of a drain: the relay"
+	legPostgresCost = "processor time of a drain: Postgres"
+	legRedisCost    = "processor time of a drain: Redis"
 	legBacklog = "drain by size of the backlog"
 	// smallBacklog is what the large ones are held against.
 	smallBacklog = "200000"
@@ -92,45 +96,73 @@ func (b *bench) drains(ctx context.Context) error {
 	for round := range b.rounds + 1 {
 		for i := range contenders {
 			c := contenders[(i+round)%len(contenders)]
-			rate, err := b.drain(ctx, data, c)
+			d, err := b.drain(ctx, data, c)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.Name, err)
 			}
-			fmt.Fprintf(b.log, "  round %d %s: %.0f events/s\n", round, c.Name, rate)
+			fmt.Fprintf(b.log, "  round %d %s: %.0f events/s; processor µs an event: itself %.1f, Postgres %.1f, Redis %.1f\n",
+				round, c.Name, d.rate, d.own, d.postgres, d.redis)
 			if round > 0 {
-				b.report.Add(legDrain, c.Name, "events/s", rate)
+				b.report.Add(legDrain, c.Name, "events/s", d.rate)
+				b.report.Add(legOwnCost, c.Name, "µs an event", d.own)
+				b.report.Add(legPostgresCost, c.Name, "µs an event", d.postgres)
+				b.report.Add(legRedisCost, c.Name, "µs an event", d.redis)
 			}
 		}
 	}
 	return nil
 }
 
-// drain lets one contender move the whole backlog and gives its steady rate in events/s.
-func (b *bench) drain(ctx context.Context, data *dataset, c contender.Contender) (rate float64, err error) {
+// drained is what one drain came to.
+type drained struct {
+	rate float64 // events/s, steady
+	// Processor time in µs an event, from the start of the process.
+	own, postgres, redis float64
+}
+
+// drain lets one contender move the whole backlog.
+func (b *bench) drain(ctx context.Context, data *dataset, c contender.Contender) (d drained, err error) {
 	if err := c.Reset(ctx, data.pool); err != nil {
-		return 0, fmt.Errorf("reset: %w", err)
+		return d, fmt.Errorf("reset: %w", err)
 	}
 	if err := b.rig.Settle(ctx); err != nil {
-		return 0, err
+		return d, err
+	}
+	postgres, redis, err := b.rig.ServersCPU()
+	if err != nil {
+		return d, err
 	}
 	p, err := b.startContender(ctx, data, c)
 	if err != nil {
-		return 0, err
+		return d, err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	if b.profile == 0 || c.Run != nil {
-		rate, err := b.rate(ctx, p, data.events)
-		return rate, p.Blame(err)
-	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := p.Ready(ctx); err != nil {
-			return err
-		}
-		return p.Profile(ctx, b.profile, filepath.Join(b.out, "outbox-relay.pprof"))
-	})
-	rate, err = b.rate(ctx, p, data.events)
-	return rate, p.Blame(errors.Join(err, group.Wait()))
+	if b.profile > 0 && c.Run == nil {
+		group.Go(func() error {
+			if err := p.Ready(ctx); err != nil {
+				return err
+			}
+			return p.Profile(ctx, b.profile, filepath.Join(b.out, "outbox-relay.pprof"))
+		})
+	}
+	rate, err := b.rate(ctx, p, data.events)
+	if err == nil {
+		d, err = b.cost(p, data.events, postgres, redis)
+	}
+	d.rate = rate
+	return d, p.Blame(errors.Join(err, group.Wait()))
+}
+
+// cost gives the processor time of a drain. The servers had used postgres and redis when it began.
+func (b *bench) cost(p *rig.Process, events int, postgres, redis time.Duration) (d drained, err error) {
+	own, err := p.CPU()
+	if err != nil {
+		return d, err
+	}
+	postgresNow, redisNow, err := b.rig.ServersCPU()
+	micros := func(t time.Duration) float64 { return float64(t.Microseconds()) / float64(events) }
+	return drained{own: micros(own), postgres: micros(postgresNow - postgres), redis: micros(redisNow - redis)}, err
 }
 
 func (b *bench) startContender(ctx context.Context, data *dataset, c contender.Contender) (*rig.Process, error) {
@@ -231,13 +263,13 @@ func (b *bench) backlogs(ctx context.Context) error {
 	for round := range b.rounds + 1 {
 		for i := range sets {
 			at := (i + round) % len(sets)
-			rate, err := b.drain(ctx, sets[at], ours)
+			d, err := b.drain(ctx, sets[at], ours)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(b.log, "  round %d backlog %s: %.0f events/s\n", round, sizes[at], rate)
+			fmt.Fprintf(b.log, "  round %d backlog %s: %.0f events/s\n", round, sizes[at], d.rate)
 			if round > 0 {
-				b.report.Add(legBacklog, sizes[at], "events/s", rate)
+				b.report.Add(legBacklog, sizes[at], "events/s", d.rate)
 			}
 		}
 	}

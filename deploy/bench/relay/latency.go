@@ -211,13 +211,13 @@ func (b *bench) openDrain(ctx context.Context) error {
 					return err
 				}
 			}
-			rate, err := b.drain(ctx, data, ours)
+			d, err := b.drain(ctx, data, ours)
 			if err = errors.Join(err, release()); err != nil {
 				return err
 			}
-			fmt.Fprintf(b.log, "  round %d drain, transaction %s: %.0f events/s\n", round, name, rate)
+			fmt.Fprintf(b.log, "  round %d drain, transaction %s: %.0f events/s\n", round, name, d.rate)
 			if round > 0 {
-				b.report.Add(legOpenRate, name, "events/s", rate)
+				b.report.Add(legOpenRate, name, "events/s", d.rate)
 			}
 		}
 	}

@@ -96,7 +96,7 @@ func (b *bench) capture(ctx context.Context) (statements []rig.Statement, id str
 	if _, err := c.create(ctx); err != nil {
 		return nil, "", err
 	}
-	before, err := b.rig.Statements(role)
+	before, err := b.rig.Statements(ctx, role)
 	if err != nil {
 		return nil, "", err
 	}
@@ -104,7 +104,7 @@ func (b *bench) capture(ctx context.Context) (statements []rig.Statement, id str
 	if err != nil {
 		return nil, "", err
 	}
-	all, err := b.rig.Statements(role)
+	all, err := b.rig.Statements(ctx, role)
 	if err != nil {
 		return nil, "", err
 	}

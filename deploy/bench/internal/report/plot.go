@@ -68,7 +68,7 @@ func (r *Report) panel(leg string) (*plot.Plot, error) {
 		names   []string
 		rounds  plotter.XYs
 	)
-	for _, s := range r.Series {
+	for _, s := range r.grouped() {
 		if s.Leg != leg {
 			continue
 		}

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -123,7 +124,7 @@ func (r *Report) Print(w io.Writer) error {
 		return err
 	}
 	leg := ""
-	for _, s := range r.Series {
+	for _, s := range r.grouped() {
 		if s.Leg != leg {
 			leg = s.Leg
 			fmt.Fprintf(tab, "%s\tmedian\tlowest\thighest\trounds\tunit\n", leg)
@@ -141,6 +142,21 @@ func (r *Report) Print(w io.Writer) error {
 		fmt.Fprintf(tab, "\n%s\n", n)
 	}
 	return tab.Flush()
+}
+
+// grouped gives the series leg by leg, which rounds may have brought in another order, and by name.
+func (r *Report) grouped() []*Series {
+	var legs []string
+	for _, s := range r.Series {
+		if !slices.Contains(legs, s.Leg) {
+			legs = append(legs, s.Leg)
+		}
+	}
+	list := slices.Clone(r.Series)
+	slices.SortStableFunc(list, func(a, b *Series) int {
+		return cmp.Or(cmp.Compare(slices.Index(legs, a.Leg), slices.Index(legs, b.Leg)), cmp.Compare(a.Name, b.Name))
+	})
+	return list
 }
 
 // number shows a value with the digits that mean something: 84210, 12.3, 0.857.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -128,28 +127,13 @@ func (p *Process) Stop() error {
 	}
 }
 
-// CPU is the processor time that the process has used, user and system (Linux: /proc/PID/stat, in
-// ticks of 10 ms).
+// CPU is the processor time that the process has used, user and system.
 func (p *Process) CPU() (time.Duration, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/stat")
+	own, _, err := processorTime(p.cmd.Process.Pid)
 	if err != nil {
 		return 0, fmt.Errorf("read the processor time of %s: %w", p.name, err)
 	}
-	// The second field is the name in parentheses, and may hold anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const utime, stime = 14 - 3, 15 - 3
-	if len(fields) <= stime {
-		return 0, fmt.Errorf("read the processor time of %s: %q", p.name, text)
-	}
-	var ticks int64
-	for _, f := range []string{fields[utime], fields[stime]} {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read the processor time of %s: %w", p.name, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return own, nil
 }
 
 // Profile takes a CPU profile of a service for some seconds and writes it to a file.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Statement is one SQL statement as the server got it.
@@ -38,7 +39,10 @@ const (
 )
 
 // Statements gives what a role has sent since LogStatements, in order.
-func (r *Rig) Statements(role string) ([]Statement, error) {
+func (r *Rig) Statements(ctx context.Context, role string) ([]Statement, error) {
+	if err := r.flushLog(ctx); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(postgresLog(r.dir))
 	if err != nil {
 		return nil, fmt.Errorf("open the log of Postgres: %w", err)
@@ -66,6 +70,26 @@ func (r *Rig) Statements(role string) ([]Statement, error) {
 			list = append(list, Statement{SQL: sql, Args: args})
 		}
 	}
+}
+
+// flushLog waits until the log collector, which writes behind the sessions, has come to this moment.
+func (r *Rig) flushLog(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	mark := "bench mark " + secret()
+	if _, err := r.admin.Exec(ctx, `DO $$ BEGIN RAISE LOG '`+mark+`'; END $$`); err != nil {
+		return fmt.Errorf("mark the log of Postgres: %w", err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for !strings.Contains(read(postgresLog(r.dir)), mark) {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the log of Postgres at %s stands still: %w", postgresLog(r.dir), ctx.Err())
+		}
+	}
+	return nil
 }
 
 // statementOf takes the SQL out of "statement: …" and "execute NAME: …".
