@@ -19,7 +19,11 @@ import (
 	"github.com/sametick/sametick/pkg/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The shared server of pgtest outlives the tests of this process on purpose.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.startProcess.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
+}
 
 func open(t *testing.T, url string, o pg.Options) *pgxpool.Pool {
 	p, err := pg.Open(t.Context(), url, o)

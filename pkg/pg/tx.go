@@ -33,7 +33,7 @@ type TxOptions struct {
 	Retries int
 }
 
-// ErrCommitUnknown: the connection broke during COMMIT, so the transaction may or may not be
+// ErrCommitUnknown says that the connection broke during COMMIT, so the transaction may or may not be
 // committed. It is never retried here; only an idempotent caller may.
 var ErrCommitUnknown = errs.New(errs.Unavailable, "COMMIT_UNKNOWN", "the outcome of the change is unknown")
 

@@ -16,7 +16,10 @@ import (
 	"github.com/sametick/sametick/pkg/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The client's reconnect delay is a sleep of at most a second that its Close does not wait for.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+}
 
 func TestOpen(t *testing.T) {
 	c, err := redisconn.Open(t.Context(), redistest.New(t).URL, redisconn.Options{Name: "relay"})
