@@ -21,12 +21,12 @@ import (
 )
 
 const (
-	legDrain   = "drain of a backlog"
+	legDrain = "drain of a backlog"
 	// What other programs on the machine disturb less than the rate.
 	legOwnCost      = "processor time of a drain: the relay"
 	legPostgresCost = "processor time of a drain: Postgres"
 	legRedisCost    = "processor time of a drain: Redis"
-	legBacklog = "drain by size of the backlog"
+	legBacklog      = "drain by size of the backlog"
 	// smallBacklog is what the large ones are held against.
 	smallBacklog = "200000"
 )
