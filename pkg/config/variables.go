@@ -102,7 +102,7 @@ func Help(service string, dst any) string {
 		case def == "":
 			def = "-"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", v.name, def, v.meaning())
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\n", v.name, def, v.meaning())
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	return b.String()

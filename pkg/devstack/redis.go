@@ -42,7 +42,7 @@ type Redis struct {
 	dir    string
 	port   string
 	args   []string
-	proc   *process // nil while the server is down by Stop or Kill
+	proc   *Process // nil while the server is down by Stop or Kill
 }
 
 // StartRedis starts a server on a free port of loopback, the same as last time when that is free, behind
@@ -163,12 +163,12 @@ func (r *Redis) attempt(ctx context.Context, lock *os.File) error {
 	if err != nil {
 		return err
 	}
-	proc, err := startProcess(cmd, onDeath)
+	proc, err := StartProcess(cmd, onDeath)
 	if err != nil {
 		return err
 	}
 	if err := proc.await(ctx, r.ping); err != nil {
-		return errors.Join(fmt.Errorf("start Redis: %w: %s (all of it is in %s)", err, lastLines(name), name), proc.stop(syscall.SIGTERM))
+		return errors.Join(fmt.Errorf("start Redis: %w: %s (all of it is in %s)", err, lastLines(name), name), proc.Stop(syscall.SIGTERM))
 	}
 	r.proc = proc
 	return nil
@@ -237,7 +237,7 @@ func (r *Redis) end(sig syscall.Signal) error {
 	if r.proc == nil {
 		return nil
 	}
-	err := r.proc.stop(sig)
+	err := r.proc.Stop(sig)
 	r.proc = nil
 	return errors.Join(err, awaitFree(r.dir))
 }
@@ -255,7 +255,7 @@ func (r *Redis) freeze(sig syscall.Signal, verb string) error {
 	case r.docker != "":
 		return r.docker.run(context.Background(), verb, container("redis", r.dir))
 	default:
-		return r.proc.signal(sig)
+		return r.proc.Signal(sig)
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	Internal
 )
 
+// kindInfo is what a kind is called elsewhere.
 type kindInfo struct {
 	name   string
 	code   codes.Code

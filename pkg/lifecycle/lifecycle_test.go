@@ -28,7 +28,7 @@ func TestContract(t *testing.T) {
 }
 
 // drain runs one loop that needs `need` to finish its work and reports what became of it.
-func drain(t *testing.T, need, grace time.Duration) (err error, took time.Duration, finished bool) {
+func drain(t *testing.T, need, grace time.Duration) (took time.Duration, finished bool, err error) {
 	signals := make(chan os.Signal, 2)
 	loop := lifecycle.NewLoop("worker", func(take, work context.Context) error {
 		<-take.Done()
@@ -42,12 +42,12 @@ func drain(t *testing.T, need, grace time.Duration) (err error, took time.Durati
 	begin := time.Now()
 	signals <- syscall.SIGTERM
 	err = lifecycle.Run(t.Context(), lifecycle.Options{Grace: grace, Signals: signals}, loop)
-	return err, time.Since(begin), finished
+	return time.Since(begin), finished, err
 }
 
 func TestDrainFinishesWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err, took, finished := drain(t, 3*time.Second, 10*time.Second)
+		took, finished, err := drain(t, 3*time.Second, 10*time.Second)
 		require.NoError(t, err)
 		require.True(t, finished)
 		require.Equal(t, 3*time.Second, took)
@@ -56,7 +56,7 @@ func TestDrainFinishesWork(t *testing.T) {
 
 func TestGraceEndsWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err, took, finished := drain(t, time.Hour, 10*time.Second)
+		took, finished, err := drain(t, time.Hour, 10*time.Second)
 		require.ErrorIs(t, err, lifecycle.ErrGrace)
 		require.False(t, finished)
 		require.Equal(t, 10*time.Second, took)

@@ -4,7 +4,7 @@ package pg
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strconv"
 	"time"
 
@@ -40,7 +40,7 @@ const connectTimeout = 5 * time.Second
 func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("pg: the database URL does not parse") //nolint:errorlint // the cause quotes the URL
+		return nil, errors.New("pg: the database URL does not parse") // the cause quotes the URL
 	}
 	if o.MaxConns > 0 {
 		c.MaxConns = o.MaxConns

@@ -33,7 +33,7 @@ type TxOptions struct {
 	Retries int
 }
 
-// ErrCommitUnknown: the connection broke during COMMIT, so the transaction may or may not be
+// ErrCommitUnknown says that the connection broke during COMMIT, so the transaction may or may not be
 // committed. It is never retried here; only an idempotent caller may.
 var ErrCommitUnknown = errs.New(errs.Unavailable, "COMMIT_UNKNOWN", "the outcome of the change is unknown")
 
@@ -79,10 +79,16 @@ func once(ctx context.Context, db Beginner, o TxOptions, fn func(tx pgx.Tx) erro
 		return err
 	}
 	err = tx.Commit(ctx)
-	if err == nil || answered(err) || errors.Is(err, pgx.ErrTxClosed) || pgconn.SafeToRetry(err) {
+	if err == nil || knownCommit(err) {
 		return err
 	}
 	return ErrCommitUnknown.WithCause(err)
+}
+
+// knownCommit reports whether a COMMIT that failed with err has certainly not happened: the server
+// said so, or was never asked.
+func knownCommit(err error) bool {
+	return answered(err) || pgconn.SafeToRetry(err) || errors.Is(err, pgx.ErrTxClosed) || errors.Is(err, pgx.ErrTxCommitRollback)
 }
 
 // WithOrg makes row-level security show one organisation until the transaction ends. It is

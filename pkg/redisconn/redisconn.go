@@ -61,7 +61,7 @@ func Open(ctx context.Context, url string, o Options) (rueidis.Client, error) {
 func options(url string, o Options) (rueidis.ClientOption, error) {
 	opt, err := rueidis.ParseURL(url)
 	if err != nil {
-		return opt, errors.New("redisconn: the Redis URL does not parse") //nolint:errorlint // the cause quotes the URL
+		return opt, errors.New("redisconn: the Redis URL does not parse") // the cause quotes the URL
 	}
 	if opt.Dialer.Timeout == 0 {
 		opt.Dialer.Timeout = dialTimeout

@@ -1,0 +1,213 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/sametick/sametick/pkg/errs"
+)
+
+const (
+	issuer   = "sametick"
+	audience = "sametick"
+	// leeway is how far the clocks of two machines may be apart.
+	leeway = 30 * time.Second
+	// maxToken bounds what is parsed; ours are under 600 bytes.
+	maxToken = 4096
+)
+
+// claims are the token's content (RFC 7519), with the scope claim of RFC 8693.
+type claims struct {
+	jwt.RegisteredClaims
+	Org   int64  `json:"org"`
+	Scope string `json:"scope"`
+	// User is the user behind an API key; a user's own token says so in sub.
+	User *int64 `json:"user,omitempty"`
+}
+
+// Signer makes access tokens. Safe for concurrent use.
+type Signer struct {
+	kid string
+	key ed25519.PrivateKey
+	now func() time.Time
+}
+
+// ParseSigner reads TOKEN_SIGNING_KEY: "kid:" and the base64 of a 32-byte Ed25519 seed. Its errors
+// never show the key.
+func ParseSigner(s string) (*Signer, error) {
+	kid, seed, err := parseKey(s, ed25519.SeedSize)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	return &Signer{kid: kid, key: ed25519.NewKeyFromSeed(seed), now: time.Now}, nil
+}
+
+// PublicKey is this signer's entry of TOKEN_PUBLIC_KEYS.
+func (s *Signer) PublicKey() string {
+	public, _ := s.key.Public().(ed25519.PublicKey)
+	return s.kid + ":" + base64.StdEncoding.EncodeToString(public)
+}
+
+// Sign makes a token for a principal that ends ttl from now, and gives the principal as Verify will
+// see it: with ExpiresAt and a fresh TokenID.
+func (s *Signer) Sign(p Principal, ttl time.Duration) (string, Principal, error) {
+	now := s.now().Truncate(time.Second)
+	p.ExpiresAt, p.TokenID = now.Add(ttl), NewSecret("")[:22]
+	c := claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: p.Subject, ID: p.TokenID,
+			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
+		},
+		Org: p.OrgID, Scope: p.Scopes.String(), User: p.UserID,
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, c)
+	token.Header["kid"] = s.kid
+	text, err := token.SignedString(s.key)
+	if err != nil {
+		return "", Principal{}, fmt.Errorf("sign token: %w", err)
+	}
+	return text, p, nil
+}
+
+// Verifier tells whose an access token is. Safe for concurrent use.
+type Verifier struct {
+	keys   map[string]ed25519.PublicKey
+	parser *jwt.Parser
+}
+
+// Option changes a Verifier.
+type Option func(*options)
+
+type options struct{ now func() time.Time }
+
+// WithClock takes the time from elsewhere, for tests.
+func WithClock(now func() time.Time) Option { return func(o *options) { o.now = now } }
+
+// NewVerifier reads TOKEN_PUBLIC_KEYS: "kid:base64" entries, separated by commas; several while keys
+// rotate. The key is the raw 32 bytes of RFC 8032.
+func NewVerifier(keys string, opts ...Option) (*Verifier, error) {
+	o := options{now: time.Now}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	v := &Verifier{keys: map[string]ed25519.PublicKey{}}
+	for entry := range strings.SplitSeq(keys, ",") {
+		kid, key, err := parseKey(strings.TrimSpace(entry), ed25519.PublicKeySize)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w", err)
+		}
+		if _, twice := v.keys[kid]; twice {
+			return nil, fmt.Errorf("public key: kid %q occurs twice", kid)
+		}
+		v.keys[kid] = key
+	}
+	// EdDSA and nothing else: what the token's header says never picks the algorithm (RFC 8725, 3.1).
+	v.parser = jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithLeeway(leeway),
+		jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(o.now))
+	return v, nil
+}
+
+// Verify tells whose the token is. Its errors are of kind Unauthenticated, with reason TOKEN_MISSING,
+// TOKEN_MALFORMED, TOKEN_EXPIRED or TOKEN_INVALID (forged, of another key, issuer or algorithm).
+func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
+	if token == "" {
+		return Principal{}, ErrMissing()
+	}
+	if len(token) > maxToken {
+		return Principal{}, refuse("TOKEN_MALFORMED", "the access token is too long", nil)
+	}
+	var c claims
+	if _, err := v.parser.ParseWithClaims(token, &c, v.key); err != nil {
+		switch {
+		case errors.Is(err, jwt.ErrTokenMalformed):
+			return Principal{}, refuse("TOKEN_MALFORMED", "the access token is no JWT", err)
+		case errors.Is(err, jwt.ErrTokenExpired):
+			return Principal{}, refuse("TOKEN_EXPIRED", "the access token has expired", err)
+		default:
+			return Principal{}, refuse("TOKEN_INVALID", "the access token is not valid here", err)
+		}
+	}
+	p := Principal{OrgID: c.Org, UserID: c.User, Subject: c.Subject, Scopes: ScopesOf(strings.Fields(c.Scope)...),
+		ExpiresAt: c.ExpiresAt.Time, TokenID: c.ID}
+	kind, id, ok := ParseSubject(c.Subject)
+	if !ok || c.Org <= 0 || (c.User != nil && *c.User <= 0) {
+		return Principal{}, refuse("TOKEN_INVALID", "the access token is not valid here", nil)
+	}
+	if kind == SubjectUser {
+		p.UserID = &id
+	}
+	return p, nil
+}
+
+// ErrMissing is the error for a call without any token.
+func ErrMissing() error {
+	return refuse("TOKEN_MISSING", "send an access token: Authorization: Bearer …", nil)
+}
+
+func (v *Verifier) key(t *jwt.Token) (any, error) {
+	kid, _ := t.Header["kid"].(string)
+	key, ok := v.keys[kid]
+	if !ok {
+		return nil, errors.New("unknown kid")
+	}
+	return key, nil
+}
+
+func refuse(reason, message string, cause error) error {
+	return errs.New(errs.Unauthenticated, reason, message).WithCause(cause)
+}
+
+// The kinds of subject.
+const (
+	SubjectUser   = "user"
+	SubjectAPIKey = "api_key"
+)
+
+// Subject writes a subject: "user:<id>" or "api_key:<id>".
+func Subject(kind string, id int64) string { return kind + ":" + strconv.FormatInt(id, 10) }
+
+// ParseSubject reads one; false for what Subject does not write.
+func ParseSubject(s string) (kind string, id int64, ok bool) {
+	kind, number, _ := strings.Cut(s, ":")
+	id, err := strconv.ParseInt(number, 10, 64)
+	ok = err == nil && id > 0 && (kind == SubjectUser || kind == SubjectAPIKey) && Subject(kind, id) == s
+	return kind, id, ok
+}
+
+// GenerateKey makes a new pair: what TOKEN_SIGNING_KEY and TOKEN_PUBLIC_KEYS are set to. The kid
+// matches [A-Za-z0-9_.-]+.
+func GenerateKey(kid string) (signing, public string, err error) {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return "", "", fmt.Errorf("generate key: %w", err)
+	}
+	signing = kid + ":" + base64.StdEncoding.EncodeToString(private.Seed())
+	s, err := ParseSigner(signing)
+	if err != nil {
+		return "", "", err
+	}
+	return signing, s.PublicKey(), nil
+}
+
+func parseKey(s string, size int) (kid string, key []byte, err error) {
+	kid, text, ok := strings.Cut(s, ":")
+	if !ok || !regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`).MatchString(kid) {
+		return "", nil, errors.New("must be kid:base64, the kid of letters, digits, '_', '.' and '-'")
+	}
+	key, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
+	if err != nil || len(key) != size {
+		return "", nil, fmt.Errorf("kid %q: must be the base64 of %d bytes", kid, size)
+	}
+	return kid, key, nil
+}

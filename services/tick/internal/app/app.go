@@ -1,0 +1,111 @@
+// Package app is the command line: its commands, their flags, and how answers are shown.
+package app
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sametick/sametick/services/tick/internal/client"
+)
+
+// command is what all commands share.
+type command struct {
+	env            map[string]string
+	stdout, stderr io.Writer
+	url, token     string
+}
+
+// Run executes one command line; it answers the exit code: 0 done, 1 failed, 130 interrupted.
+func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	c := &command{env: environment(environ), stdout: stdout, stderr: stderr}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled):
+		return 130
+	default:
+		_, _ = fmt.Fprintln(stderr, "tick:", err)
+		return 1
+	}
+}
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tick",
+		Short: "Sametick's command line",
+		Long: `Sametick's command line.
+
+It talks to the API at SAMETICK_URL with SAMETICK_TOKEN; below a checkout where
+the suite has run, both come from .dev/env.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&c.url, "url", "", "address of the API (SAMETICK_URL)")
+	root.PersistentFlags().StringVar(&c.token, "token", "", "access token or API key (SAMETICK_TOKEN)")
+	root.AddCommand(c.tail(), c.emit(), c.importCmd(), c.relay())
+	return root
+}
+
+// api gives the client, or says what is missing.
+func (c *command) api() (*client.Client, error) {
+	url, token := c.url, c.token
+	if url == "" {
+		url = c.env["SAMETICK_URL"]
+	}
+	if token == "" {
+		token = c.env["SAMETICK_TOKEN"]
+	}
+	if url == "" || token == "" {
+		return nil, errors.New("where to, and as whom? Set SAMETICK_URL and SAMETICK_TOKEN, or --url and --token, or run it in a checkout where `make up` has run")
+	}
+	if !strings.Contains(url, "://") {
+		return nil, fmt.Errorf("the URL %q has no scheme: write http://%s", url, url)
+	}
+	return client.New(url, token), nil
+}
+
+// environment is the process' environment over what the nearest .dev/env says.
+func environment(environ []string) map[string]string {
+	env := map[string]string{}
+	if dir, err := os.Getwd(); err == nil {
+		for ; ; dir = filepath.Dir(dir) {
+			if readEnv(filepath.Join(dir, ".dev", "env"), env) || dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	for _, line := range environ {
+		if name, value, ok := strings.Cut(line, "="); ok && value != "" {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// readEnv reads lines of the form export NAME='value', as the suite writes them.
+func readEnv(file string, env map[string]string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "=")
+		if ok {
+			env[name] = strings.Trim(value, "'")
+		}
+	}
+	return true
+}
