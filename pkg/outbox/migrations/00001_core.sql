@@ -19,6 +19,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- Services look whether the schema is as new as they need.
+GRANT SELECT ON sametick.schema_core TO sametick_api, sametick_relay, sametick_webhook, sametick_prompt;
 ALTER SCHEMA sametick OWNER TO sametick_owner;
 GRANT USAGE ON SCHEMA sametick TO sametick_producer, sametick_api, sametick_relay, sametick_webhook, sametick_prompt;
 GRANT sametick_producer TO sametick_api, sametick_relay, sametick_webhook, sametick_prompt;
@@ -125,7 +127,10 @@ CREATE TABLE sametick.relay_batches (
   positions         bigint[] NOT NULL,
   system_identifier bigint NOT NULL,
   timeline          integer NOT NULL,
-  claimed_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+  claimed_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- A snapshot from before a crash may name ids that are given out again: then it is no cursor.
+  CONSTRAINT snapshot_is_past CHECK (claim_xid >= pg_snapshot_xmax(coalesce(paging, snapshot)) AND claim_xid >= pg_snapshot_xmax(snapshot)),
+  CONSTRAINT positions_of_all_shards CHECK (cardinality(positions) = 16)
 );
 CREATE INDEX relay_batches_claimed_at_idx ON sametick.relay_batches USING brin (claimed_at);
 
