@@ -23,8 +23,8 @@ const (
 	maxDigits   = 1000
 )
 
-// checkAttributes gives the first fault of what shall be a JSON object: where it is (a JSON pointer,
-// RFC 6901, within the attributes), the reason and what is allowed. An empty reason means none.
+// checkAttributes gives the first fault of what shall be a JSON object: where it is
+// (".a.0" within the attributes), the reason and what is allowed. An empty reason means none.
 func checkAttributes(text []byte) (path, reason, allowed string) {
 	if len(text) > MaxAttributes {
 		return "", "TOO_LARGE", "at most " + strconv.Itoa(MaxAttributes) + " bytes"
@@ -39,14 +39,14 @@ func checkAttributes(text []byte) (path, reason, allowed string) {
 		case err != nil:
 			return malformed(err)
 		case d.StackDepth() > MaxDepth:
-			return string(d.StackPointer()), "TOO_DEEP", "at most " + strconv.Itoa(MaxDepth) + " levels of objects and arrays"
+			return "", "TOO_DEEP", "at most " + strconv.Itoa(MaxDepth) + " levels of objects and arrays"
 		}
 		if reason, allowed := checkToken(t); reason != "" {
-			return string(d.StackPointer()), reason, allowed
+			return dotted(d.StackPointer()), reason, allowed
 		}
 		if t.Kind() == '"' && d.StackPointer() == "/external_id" && !isKey(d) {
 			if n := utf8.RuneCountInString(t.String()); n < 1 || n > MaxExternalID {
-				return "/external_id", "OUT_OF_RANGE", "1 to " + strconv.Itoa(MaxExternalID) + " characters"
+				return ".external_id", "OUT_OF_RANGE", "1 to " + strconv.Itoa(MaxExternalID) + " characters"
 			}
 		}
 		if d.StackDepth() == 0 {
@@ -87,10 +87,20 @@ func malformed(err error) (path, reason, allowed string) {
 		return "", "MALFORMED_JSON", "a JSON object"
 	}
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return string(syntax.JSONPointer), "DUPLICATE_KEY", "each key once"
+		return dotted(syntax.JSONPointer), "DUPLICATE_KEY", "each key once"
 	}
-	return string(syntax.JSONPointer), "MALFORMED_JSON",
+	return dotted(syntax.JSONPointer), "MALFORMED_JSON",
 		"JSON (RFC 8259) in UTF-8 without lone surrogates; wrong at byte " + strconv.FormatInt(syntax.ByteOffset, 10)
+}
+
+// dotted writes a JSON pointer (RFC 6901) as fields are named: ".a.0.b".
+func dotted(p jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range p.Tokens() {
+		quoted := strconv.Quote(clip(token))
+		b.WriteString("." + quoted[1:len(quoted)-1])
+	}
+	return clip(b.String())
 }
 
 // object reads a JSON object that checkAttributes has passed, its values as they are written.
