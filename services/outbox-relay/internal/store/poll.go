@@ -21,7 +21,7 @@ const (
 	differenceSQL = `
 SELECT pg_current_snapshot()::text, NULL::bigint, NULL::smallint, NULL::bigint, NULL::text, NULL::bigint, NULL::text, NULL::jsonb, NULL::text, NULL::timestamptz
  UNION ALL
-SELECT NULL, d.* FROM (
+(SELECT NULL, d.* FROM (
   (SELECT ` + columns + ` FROM sametick.events e
     WHERE e.txid >= $1::text::xid8 AND e.txid < pg_snapshot_xmax(pg_current_snapshot()) AND e.id > $2
     ORDER BY e.txid LIMIT $5)
@@ -29,7 +29,7 @@ SELECT NULL, d.* FROM (
   (SELECT ` + columns + `
      FROM (SELECT x FROM unnest($3::text[]::xid8[]) x WHERE pg_visible_in_snapshot(x, pg_current_snapshot())) ended
     CROSS JOIN LATERAL (SELECT * FROM sametick.events WHERE txid = ended.x AND id > $4 ORDER BY id LIMIT $5) e LIMIT $5)
-) d LIMIT $5`
+) d LIMIT $5)`
 
 	// A page, while no transaction of xip has rows in it.
 	pageSQL = `

@@ -71,10 +71,10 @@ func (c *command) mutate(cmd *cobra.Command, api *client.Client, method, path st
 		in = body
 	}
 	if err := api.Do(cmd.Context(), method, path, in, &record); err != nil {
-		return err //nolint:wrapcheck // says what to do
+		return err
 	}
 	_, err := fmt.Fprintln(c.stdout, string(record))
-	return err //nolint:wrapcheck // the pipe's
+	return err
 }
 
 // parseAttributes merges the JSON object and the pairs, which win.

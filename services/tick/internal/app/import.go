@@ -51,14 +51,14 @@ func sourceOf(file string) string {
 }
 
 func (c *command) runImport(ctx context.Context, name string, im *importer.Importer) error {
-	f, err := os.Open(name) //nolint:gosec // the user's file
+	f, err := os.Open(name)
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	started := time.Now()
 	done := c.progress(ctx, im, info.Size())

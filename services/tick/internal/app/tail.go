@@ -39,7 +39,7 @@ func (c *command) tail() *cobra.Command {
 				Event: func(e tail.Event, raw string) error {
 					if asJSON {
 						_, err := fmt.Fprintln(c.stdout, raw)
-						return err //nolint:wrapcheck // the pipe's
+						return err
 					}
 					return show.event(e)
 				},
@@ -75,7 +75,7 @@ func (l line) event(e tail.Event) error {
 	if err := json.Unmarshal(e.Payload, &context); err != nil {
 		return fmt.Errorf("event %d has another payload than an EventContext: %w", e.ID, err)
 	}
-	text := fmt.Sprintf("%s  %s  %s#%d", e.OccurredAt.In(time.Local).Format("15:04:05.000"), //nolint:gosmopolitan // a person's own time
+	text := fmt.Sprintf("%s  %s  %s#%d", e.OccurredAt.In(time.Local).Format("15:04:05.000"),
 		l.paint(e.EventType), e.AggregateType, e.AggregateID)
 	if context.RecordName != "" {
 		text += "  " + printable(context.RecordName)
@@ -90,7 +90,7 @@ func (l line) event(e tail.Event) error {
 		text += fmt.Sprintf("  by %d", *context.ActorID)
 	}
 	_, err := fmt.Fprintln(l.out, text)
-	return err //nolint:wrapcheck // the pipe's
+	return err
 }
 
 // paint colours an event type by what it means and pads it, so that lines align.

@@ -24,7 +24,7 @@ type Client struct {
 
 // New makes a client that keeps enough connections for concurrent importing.
 func New(base, token string) *Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
 	return &Client{Base: strings.TrimSuffix(base, "/"), Token: token, HTTP: &http.Client{Transport: transport}}
 }

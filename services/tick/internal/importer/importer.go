@@ -79,7 +79,7 @@ func (im *Importer) Run(ctx context.Context, log io.Reader) error {
 		group.Go(func() error { return im.trace(ctx, im.Source+"/"+id, trace) })
 	}
 	if err := group.Wait(); err != nil {
-		return err //nolint:wrapcheck // says which record
+		return err
 	}
 	return broken
 }
@@ -159,15 +159,15 @@ func (im *Importer) create(ctx context.Context, r client.NewRecord) (int64, erro
 		isAnswer := errors.As(err, &answer)
 		if isAnswer && answer.Reason == ReasonExists {
 			im.Counts.Existed.Add(1)
-			return strconv.ParseInt(answer.Metadata["id"], 10, 64) //nolint:wrapcheck // a number of the server's
+			return strconv.ParseInt(answer.Metadata["id"], 10, 64)
 		}
 		final := isAnswer && answer.Status != 429 && answer.Status < 500
 		if final || wait > 10*time.Second || ctx.Err() != nil {
-			return 0, err //nolint:wrapcheck // the caller names the record
+			return 0, err
 		}
 		select {
 		case <-ctx.Done():
-			return 0, context.Cause(ctx) //nolint:wrapcheck // as it is
+			return 0, context.Cause(ctx)
 		case <-time.After(wait):
 			wait *= 2
 		}

@@ -48,7 +48,7 @@ func Follow(ctx context.Context, c *client.Client, filter url.Values, from strin
 		last, err := once(ctx, c, filter, from, h)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the caller ended it
+			return nil
 		case errors.Is(err, errFinal):
 			return err
 		case last != from:
@@ -59,7 +59,7 @@ func Follow(ctx context.Context, c *client.Client, filter url.Values, from strin
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // jitter
+		case <-time.After(wait/2 + rand.N(wait)):
 			wait = min(wait*2, maxWait)
 		}
 	}

@@ -108,7 +108,7 @@ func Read(r io.Reader) iter.Seq2[Trace, error] {
 func decompress(r io.Reader) (io.Reader, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	if magic, err := in.Peek(2); err != nil || !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		return in, nil //nolint:nilerr // a file of less than two bytes is for the parser to refuse
+		return in, nil
 	}
 	z, err := gzip.NewReader(in)
 	if err != nil {
@@ -152,7 +152,7 @@ func (p *parser) log(take func(Trace) bool) error {
 			return nil
 		case start.Name.Local != "trace":
 			if err := p.d.Skip(); err != nil {
-				return err //nolint:wrapcheck // locate adds where
+				return err
 			}
 			continue
 		}
@@ -242,7 +242,7 @@ func (p *parser) attribute(start *xml.StartElement, depth int) (Attribute, error
 func value(kind, text string, has bool) (any, error) {
 	switch kind {
 	case "list", "container", "values":
-		return nil, nil //nolint:nilnil // no value of its own
+		return nil, nil
 	case "string", "date", "int", "float", "boolean", "id":
 		if !has {
 			return nil, fmt.Errorf("<%s> has no value", kind)
@@ -263,7 +263,7 @@ func value(kind, text string, has bool) (any, error) {
 	case "float":
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
-			return text, nil //nolint:nilerr // NaN and INF are XML floats and no JSON numbers: kept as text
+			return text, nil
 		}
 		return f, nil
 	case "boolean":
@@ -292,13 +292,13 @@ func (p *parser) next() (*xml.StartElement, error) {
 	for {
 		token, err := p.d.Token()
 		if err != nil {
-			return nil, err //nolint:wrapcheck // locate adds where
+			return nil, err
 		}
 		switch t := token.(type) {
 		case xml.StartElement:
 			return &t, nil
 		case xml.EndElement:
-			return nil, nil //nolint:nilnil // the end
+			return nil, nil
 		}
 	}
 }
