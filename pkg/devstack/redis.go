@@ -130,7 +130,7 @@ func (r *Redis) command(log *os.File, lock *os.File) (*exec.Cmd, error) {
 		bind, port, dir = "*", "6379", ""
 	}
 	conf := fmt.Appendf(nil, "bind %s\nport %s\nrequirepass %s\n%ssave \"\"\nappendonly no\ndaemonize no\nloglevel warning\n", bind, port, r.Password, dir)
-	cmd := &exec.Cmd{}
+	var cmd *exec.Cmd
 	if r.docker != "" {
 		cmd = r.docker.redisContainer(r.dir, r.port, conf, r.args)
 	} else {
