@@ -74,7 +74,7 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 func (db *DB) URLAs(t testing.TB, role string) string {
 	t.Helper()
 	// Roles are the cluster's: parallel tests change the same row, hence the lock.
-	err := withLock(t.Context(), db.URL, "sametick.pgtest.roles", func(conn *pgx.Conn) error {
+	err := withLock(t.Context(), serverURL(t), "sametick.pgtest.roles", func(conn *pgx.Conn) error {
 		_, err := conn.Exec(t.Context(), fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", pgx.Identifier{role}.Sanitize(), rolePassword))
 		return err
 	})
