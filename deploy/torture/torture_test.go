@@ -47,13 +47,15 @@ const (
 	commits   = "ledger ↔ events, audit (P1)"
 	positions = "positions (P2 P3 P5)"
 	streams   = "Redis streams (P6 P7)"
+	clients   = "SSE clients (P8 P10)"
 	beside    = "beside an open transaction (P4)"
 )
 
-func TestTheSuiteSurvivesAShortStorm(t *testing.T) {
-	report := short(t, func(o *harness.Options) { o.Duration, o.Pace = 25*time.Second, 0.35 })
+func TestTheRelaySurvivesAShortStorm(t *testing.T) {
+	report := short(t, func(o *harness.Options) { o.Gateway, o.Duration, o.Pace = harness.Right, 25*time.Second, 0.35 })
 	require.True(t, report.Clean())
 	require.Greater(t, report.Kills, 5, "a storm without kills proves nothing")
+	require.Greater(t, verdict(t, report, clients).Checked, int64(100))
 }
 
 // The judge must find in each known-wrong relay what is wrong with it, and nothing that is not.

@@ -129,7 +129,7 @@ func (l *Life) ReadRecord(visit func(Record) error) error {
 func readRecords(r *bufio.Reader, visit func(Record) error) error {
 	for {
 		kind, err := r.ReadByte()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -5,6 +5,7 @@
 package judge
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -60,12 +61,13 @@ func Failures(verdicts []*Verdict) (sum int64) {
 // Print writes the verdicts as a table, then the first offenders of each.
 func Print(w io.Writer, verdicts []*Verdict) error {
 	var b strings.Builder
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "compared\tchecked\tlost\ttwice\tout of order\tgaps\tforeign\t")
+	rows := []byte("compared\tchecked\tlost\ttwice\tout of order\tgaps\tforeign\t\n")
 	for _, v := range verdicts {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", v.What, v.Checked, v.Lost, v.Twice, v.OutOfOrder, v.Gaps, v.Foreign)
+		rows = fmt.Appendf(rows, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", v.What, v.Checked, v.Lost, v.Twice, v.OutOfOrder, v.Gaps, v.Foreign)
 	}
-	if err := table.Flush(); err != nil {
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, err := table.Write(rows)
+	if err = errors.Join(err, table.Flush()); err != nil {
 		return fmt.Errorf("print the verdicts: %w", err)
 	}
 	for _, v := range verdicts {
@@ -73,6 +75,6 @@ func Print(w io.Writer, verdicts []*Verdict) error {
 			fmt.Fprintf(&b, "  %s: %s\n", v.What, line)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err = io.WriteString(w, b.String())
 	return err
 }

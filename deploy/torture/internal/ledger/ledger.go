@@ -8,9 +8,11 @@ package ledger
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,14 +74,12 @@ func Create(path string) (*Ledger, error) {
 func (l *Ledger) Append(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := append(l.line[:0], byte(e.Outcome), ' ')
-	b = strconv.AppendInt(b, e.Tx, 10)
-	b = append(b, ' ')
-	b = append(b, e.Kind...)
+	b := fmt.Appendf(l.line[:0], "%c %d %s", e.Outcome, e.Tx, e.Kind)
 	for _, v := range e.Events {
 		b = fmt.Appendf(b, " %d:%d:%s:%d:%d", v.ID, v.OrgID, v.Type, v.AggregateID, v.Sequence)
 	}
-	l.line = append(b, '\n')
+	b = append(b, '\n')
+	l.line = b
 	switch e.Outcome {
 	case Committed:
 		l.counts.Committed++
@@ -119,7 +119,7 @@ func Read(r io.Reader, visit func(Entry) error) error {
 	var e Entry
 	for n := 1; ; n++ {
 		line, err := lines.ReadString('\n')
-		if err == io.EOF && line == "" {
+		if errors.Is(err, io.EOF) && line == "" {
 			return nil
 		}
 		if err != nil {
@@ -136,7 +136,7 @@ func Read(r io.Reader, visit func(Entry) error) error {
 
 func parse(line string, e *Entry) error {
 	words := strings.Split(line, " ")
-	if len(words) < 3 || len(words[0]) != 1 || !strings.Contains("CAU", words[0]) {
+	if len(words) < 3 || len(words[0]) != 1 || !slices.Contains([]Outcome{Committed, Aborted, Unknown}, Outcome(words[0][0])) {
 		return fmt.Errorf("not an entry: %.100q", line)
 	}
 	tx, err := strconv.ParseInt(words[1], 10, 64)

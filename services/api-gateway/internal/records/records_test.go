@@ -101,7 +101,7 @@ func TestUpdateDecides(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	for text, reason := range map[string]string{
-		`{}`: "", ` {"a" : 1} `: "", `{"a":1e308,"b":-0,"c":1E-308}`: "", `{"external_id":5}`: "", `{"x":{"external_id":""}}`: "", `{"a":"external_id"}`: "",
+		`{}`: "", `{"a":1e308,"b":-0,"c":1E-308}`: "", `{"external_id":5}`: "", `{"x":{"external_id":""}}`: "", `{"a":"external_id"}`: "",
 		`{"external_id":""}`: "OUT_OF_RANGE", `{"external_id":"` + strings.Repeat("é", 255) + `"}`: "", `{"external_id":"` + strings.Repeat("é", 256) + `"}`: "OUT_OF_RANGE",
 		`{"a":1e309}`: "OUT_OF_RANGE", `{"a":1e-309}`: "OUT_OF_RANGE", `{"a":1e99999999999999999999}`: "OUT_OF_RANGE", `{"a":` + strings.Repeat("9", 1001) + `}`: "OUT_OF_RANGE",
 		``: "MALFORMED_JSON", `{`: "MALFORMED_JSON", `{}x`: "MALFORMED_JSON", `{"a":1,"a":1}`: "DUPLICATE_KEY", `[]`: "NOT_AN_OBJECT", `null`: "NOT_AN_OBJECT", `"{}"`: "NOT_AN_OBJECT",

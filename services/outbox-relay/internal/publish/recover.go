@@ -80,11 +80,20 @@ func (p *Publisher) tellAhead(tails [event.Shards]Tail, heads sequence.Positions
 	return found
 }
 
-// continues tells whether a stream can be added to: it is not empty, whole, not older than what is
-// kept, and its last entry is what the log has at that position.
+// continues tells whether a stream can be added to: it is whole, reaches back as far as is kept, and its
+// last entry is what the log has at that position.
 func (p *Publisher) continues(ctx context.Context, shard int, t Tail, kept int64) (bool, error) {
 	if t.Last == 0 || t.Last < kept || !t.Whole() {
 		return false, nil
+	}
+	if t.First > kept+1 { // it was emptied and begun anew, unless the log has nothing older itself
+		page, err := p.Log.Read(ctx, shard, kept, 1, fillBytes, 0)
+		if err != nil {
+			return false, err //nolint:wrapcheck // says all
+		}
+		if len(page.Events) > 0 && page.Events[0].Position < t.First {
+			return false, nil
+		}
 	}
 	page, err := p.Log.Read(ctx, shard, t.Last-1, 1, fillBytes, 0)
 	if err != nil {

@@ -33,9 +33,12 @@ func Database(t testing.TB) *pgtest.DB {
 	_, err = sql.Read(text)
 	require.NoError(t, err)
 	require.NoError(t, sql.Close())
-	return pgtest.Migrated(t, "core "+pgtest.Fingerprint(text), func(ctx context.Context, url string) error {
-		return outbox.Migrate(ctx, url, slog.New(slog.DiscardHandler))
-	})
+	return pgtest.Migrated(t, "core "+pgtest.Fingerprint(text), Migrate)
+}
+
+// Migrate makes the core schema.
+func Migrate(ctx context.Context, url string) error {
+	return outbox.Migrate(ctx, url, slog.New(slog.DiscardHandler)) //nolint:wrapcheck // says all
 }
 
 // Write records n events in a transaction of their own.
