@@ -42,7 +42,7 @@ func up(t *testing.T) *bench {
 	require.NoError(t, err)
 	ports, err := suite.FreePorts()
 	require.NoError(t, err)
-	b := &bench{options: suite.Options{Root: root, Dir: filepath.Join(t.TempDir(), "dev"), Ports: ports, Log: t.Output()}}
+	b := &bench{options: suite.Options{Root: root, Dir: filepath.Join(directory(t), "dev"), Ports: ports, Log: t.Output()}}
 	b.tick = filepath.Join(b.options.Dir, "bin", "tick")
 	b.start(t)
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", b.tick, "./services/tick/cmd/tick")
@@ -51,6 +51,16 @@ func up(t *testing.T) *bench {
 	require.NoError(t, err, "%s", out)
 	t.Cleanup(func() { require.NoError(t, b.Down()) })
 	return b
+}
+
+// directory is one that the account of Postgres can enter, unlike t.TempDir.
+func directory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sametick-e2e-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // as above
+	return dir
 }
 
 func (b *bench) start(t *testing.T) {
