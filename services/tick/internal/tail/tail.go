@@ -48,7 +48,7 @@ var errFinal = errors.New("")
 // Follow hands events on until ctx ends (nil) or the server refuses for good. from is the position to
 // resume after, empty to begin with what comes next.
 func Follow(ctx context.Context, c *client.Client, filter url.Values, from string, h Handler) error {
-	wait := minWait
+	wait, said := minWait, ""
 	for {
 		last, err := once(ctx, c, filter, from, h)
 		switch {
@@ -57,10 +57,13 @@ func Follow(ctx context.Context, c *client.Client, filter url.Values, from strin
 		case errors.Is(err, errFinal):
 			return err
 		case last != from:
-			wait = minWait
+			wait, said = minWait, ""
 		}
 		from = last
-		h.Notice(fmt.Sprintf("connection lost (%v), reconnecting", reason(err)))
+		if why := fmt.Sprint(reason(err)); why != said { // one line for an outage, not one for each try
+			h.Notice("connection lost (" + why + "), reconnecting")
+			said = why
+		}
 		select {
 		case <-ctx.Done():
 			return nil
