@@ -78,7 +78,7 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 		grpc, ops := addresses[2*n], addresses[2*n+1]
 		targets = append(targets, grpc)
 		s.add(&s.relays, fmt.Sprintf("relay %d", n), filepath.Join(o.Dir, "outbox-relay"), ops, o.Dir,
-			append(common, "DATABASE_URL="+database, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops))
+			append(common, "DATABASE_URL="+database, "GRPC_ADDR="+grpc, "OPS_ADDR="+ops, "BATCH_EVENTS="+batchEvents(n)))
 	}
 	s.extra, s.relays = s.relays[o.Relays], s.relays[:o.Relays]
 	if s.front, err = rig.NewFront(targets); err != nil {
@@ -86,6 +86,10 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 	}
 	return s, s.addGateways(o, addresses[2*(o.Relays+1):], common, internal, public)
 }
+
+// batchEvents gives a replica's batch size. They differ, and most are small: a backlog beyond a batch is
+// read in another way than a small one, and taken over in the middle by a replica that cuts it otherwise.
+func batchEvents(n int) string { return []string{"5000", "150", "20"}[n%3] }
 
 // build compiles what a run needs.
 func build(ctx context.Context, o *Options) error {
