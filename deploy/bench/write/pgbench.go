@@ -166,9 +166,9 @@ func (p *pgbench) prove(ctx context.Context, admin string, m mode) error {
 	// entity and its clients wait for each other.
 	var n [3]int64
 	err = conn.QueryRow(ctx, `SELECT
-		(SELECT count(*) FROM sametick.records WHERE id BETWEEN $1 + 1 AND $1 + 2),
-		(SELECT count(*) FROM sametick.events WHERE aggregate_id BETWEEN $1 + 1 AND $1 + 2 AND sequence <= 2),
-		(SELECT count(*) FROM sametick.audit_entries WHERE aggregate_id BETWEEN $1 + 1 AND $1 + 2)`, p.base()).Scan(&n[0], &n[1], &n[2])
+		(SELECT count(*) FROM sametick.records WHERE id BETWEEN $1::bigint + 1 AND $1::bigint + 2),
+		(SELECT count(*) FROM sametick.events WHERE aggregate_id BETWEEN $1::bigint + 1 AND $1::bigint + 2 AND sequence <= 2),
+		(SELECT count(*) FROM sametick.audit_entries WHERE aggregate_id BETWEEN $1::bigint + 1 AND $1::bigint + 2)`, p.base()).Scan(&n[0], &n[1], &n[2])
 	if err != nil {
 		return fmt.Errorf("count: %w", err)
 	}
