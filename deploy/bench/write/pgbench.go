@@ -127,6 +127,7 @@ func isTransactional(sql string) bool {
 // the variable.
 func scriptLine(s rig.Statement, id string) string {
 	number := regexp.MustCompile(`\$(\d+)`)
+	entity := regexp.MustCompile(`("aggregate_id": ?)` + id + `([,}])`)
 	sql := strings.Join(strings.Fields(s.SQL), " ")
 	return number.ReplaceAllStringFunc(sql, func(p string) string {
 		n, err := strconv.Atoi(p[1:])
@@ -138,8 +139,8 @@ func scriptLine(s rig.Statement, id string) string {
 			return "NULL"
 		case *arg == id:
 			return ":id::bigint"
-		case strings.Contains(*arg, `"aggregate_id":`+id):
-			return "replace(" + literal(strings.ReplaceAll(*arg, `"aggregate_id":`+id, `"aggregate_id":@`)) + ", '@', :id::text)"
+		case entity.MatchString(*arg):
+			return "replace(" + literal(entity.ReplaceAllString(*arg, "${1}@${2}")) + ", '@', :id::text)"
 		default:
 			return literal(*arg)
 		}
@@ -151,31 +152,28 @@ func literal(s string) string {
 	return `E'` + strings.NewReplacer(`\`, `\\`, `'`, `''`, `:`, `\x3a`).Replace(s) + `'`
 }
 
-// prove runs one transaction and counts what it left.
+// prove runs two transactions and counts what they left.
 func (p *pgbench) prove(ctx context.Context, admin string, m mode) error {
 	conn, err := pgx.Connect(ctx, admin)
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
 	defer conn.Close(ctx)
-	count := func() (n [3]int64, err error) {
-		err = conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM sametick.records), (SELECT count(*) FROM sametick.events),
-			(SELECT count(*) FROM sametick.audit_entries)`).Scan(&n[0], &n[1], &n[2])
-		return n, err
-	}
-	before, err := count()
-	if err != nil {
-		return fmt.Errorf("count: %w", err)
-	}
-	if _, err := p.exec(ctx, m, "-c", "1", "-t", "1"); err != nil {
+	if _, err := p.exec(ctx, m, "-c", "1", "-t", "2"); err != nil {
 		return err
 	}
-	after, err := count()
+	// Two transactions: were the id fixed, the second would collide, or its events would pile up on one
+	// entity and its clients wait for each other.
+	var n [3]int64
+	err = conn.QueryRow(ctx, `SELECT
+		(SELECT count(*) FROM sametick.records WHERE id BETWEEN $1::bigint + 1 AND $1::bigint + 2),
+		(SELECT count(*) FROM sametick.events WHERE aggregate_id BETWEEN $1::bigint + 1 AND $1::bigint + 2 AND sequence <= 2),
+		(SELECT count(*) FROM sametick.audit_entries WHERE aggregate_id BETWEEN $1::bigint + 1 AND $1::bigint + 2)`, p.base()).Scan(&n[0], &n[1], &n[2])
 	if err != nil {
 		return fmt.Errorf("count: %w", err)
 	}
-	if after != [3]int64{before[0] + 1, before[1] + 2, before[2] + 1} {
-		return fmt.Errorf("pgbench (%s) does not do the work of a CreateRecord: records, events, audit entries were %d and are %d", m, before, after)
+	if n != [3]int64{2, 4, 2} {
+		return fmt.Errorf("two transactions of pgbench (%s) do not do the work of two CreateRecord: they left %d records, events and audit entries", m, n)
 	}
 	return nil
 }
@@ -193,9 +191,12 @@ func (p *pgbench) run(ctx context.Context, n int, m mode) (float64, error) {
 	return strconv.ParseFloat(found[1], 64)
 }
 
+// base is below the record ids of the newest run.
+func (p *pgbench) base() int64 { return int64(p.runs) * 1_000_000_000_000 }
+
 func (p *pgbench) exec(ctx context.Context, m mode, args ...string) (string, error) {
 	p.runs++
-	args = append(args, "-n", "-M", "prepared", "-D", "n=0", "-D", fmt.Sprintf("base=%d", int64(p.runs)*1_000_000_000_000),
+	args = append(args, "-n", "-M", "prepared", "-D", "n=0", "-D", fmt.Sprintf("base=%d", p.base()),
 		"-f", p.scripts[m], p.database)
 	out, err := exec.CommandContext(ctx, p.binary, args...).CombinedOutput()
 	// pgbench goes on without a client whose statement failed, and may still end with 0.

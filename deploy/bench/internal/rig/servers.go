@@ -23,6 +23,7 @@ func settings() map[string]string {
 		"jit":                "off",
 		// Where a bench reads back which statements a service sends; nothing else is logged.
 		"logging_collector": "on",
+		"log_min_messages":  "log", // LOG and worse
 		"log_destination":   "csvlog",
 		"log_directory":     "log",
 		"log_filename":      "bench.log",
