@@ -28,6 +28,9 @@ type Secrets struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 	APIKey   string `json:"api_key"`
+	// OwnDatabaseURL and OwnRedisURL are those of the private servers, once they have run.
+	OwnDatabaseURL string `json:"own_database_url,omitempty"`
+	OwnRedisURL    string `json:"own_redis_url,omitempty"`
 }
 
 func (s *Suite) secretsFile() string { return filepath.Join(s.o.Dir, "secrets.json") }

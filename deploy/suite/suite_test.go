@@ -182,6 +182,19 @@ func TestSecretsAreMadeOnceAndKeptPrivate(t *testing.T) {
 	require.ErrorContains(t, again.loadSecrets(t.Context()), "to begin anew")
 }
 
+// TestAShellThatSourcedTheEnvFileStartsTheSameStores: our own URL in the environment is not a server that
+// somebody else runs.
+func TestAShellThatSourcedTheEnvFileStartsTheSameStores(t *testing.T) {
+	t.Parallel()
+	s := &Suite{Secrets: Secrets{OwnDatabaseURL: "postgres://own"}}
+	for url, want := range map[string]string{"": "", "postgres://own": "", "postgres://theirs": "postgres://theirs"} {
+		s.o.Getenv = func(string) string { return url }
+		require.Equal(t, want, s.foreign("DATABASE_URL", s.Secrets.OwnDatabaseURL))
+	}
+	s = &Suite{o: Options{Getenv: func(string) string { return "" }}}
+	require.Empty(t, s.foreign("DATABASE_URL", ""), "nothing known yet")
+}
+
 // TestTheEnvFileIsForAShell: what a URL may contain must neither break nor run.
 func TestTheEnvFileIsForAShell(t *testing.T) {
 	t.Parallel()
@@ -195,6 +208,12 @@ func TestTheEnvFileIsForAShell(t *testing.T) {
 	info, err := os.Stat(file)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestFailuresAreReadable(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "error: ended error=no such host\nraw text",
+		readable(`{"level":"INFO","msg":"begin"}`+"\n"+`{"level":"ERROR","msg":"ended","error":"no such host"}`+"\nraw text\n"))
 }
 
 func TestLogShowsWarningsAndKeepsAll(t *testing.T) {

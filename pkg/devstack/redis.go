@@ -32,7 +32,7 @@ type RedisOptions struct {
 
 // Redis is a private server, without persistence unless told. Its methods are for one goroutine.
 type Redis struct {
-	// URL is redis://:password@127.0.0.1:port/0. It stays the same over Stop, Kill and Start.
+	// URL is redis://default:password@127.0.0.1:port/0. It stays the same over Stop, Kill and Start.
 	URL string
 	// Addr is host:port, Password what AUTH takes.
 	Addr, Password string
@@ -79,7 +79,7 @@ func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 		}
 		r.port = strconv.Itoa(port)
 		r.Addr = net.JoinHostPort("127.0.0.1", r.port)
-		r.URL = "redis://:" + r.Password + "@" + r.Addr + "/0"
+		r.URL = "redis://default:" + r.Password + "@" + r.Addr + "/0"
 		if err = r.attempt(ctx, lock); err == nil || attempt == 3 || ctx.Err() != nil || portFree(port) {
 			return r.orError(err)
 		}
