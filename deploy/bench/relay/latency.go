@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -239,21 +240,42 @@ func (b *bench) idle(ctx context.Context) (err error) {
 		return err
 	}
 	for range b.rounds {
-		before, err := l.relay.CPU()
-		if err != nil {
+		if err := b.idleFor(ctx, l.relay, window); err != nil {
 			return err
 		}
-		start := time.Now()
-		if err := sleep(ctx, window); err != nil {
-			return err
-		}
-		after, err := l.relay.CPU()
-		if err != nil {
-			return err
-		}
-		share := 100 * (after - before).Seconds() / time.Since(start).Seconds()
-		fmt.Fprintf(b.log, "  idle: %.2f %% of a core\n", share)
-		b.report.Add(legIdle, contender.Ours, "% of a core", share)
 	}
+	return nil
+}
+
+// idleFor measures one window: the relay's own processor time, and what its polls cost Postgres.
+func (b *bench) idleFor(ctx context.Context, relay *rig.Process, window time.Duration) error {
+	before, err := relay.CPU()
+	if err != nil {
+		return err
+	}
+	postgres, _, err := b.rig.ServersCPU()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if b.profile > 0 {
+		err = relay.Profile(ctx, int(window.Seconds()), filepath.Join(b.out, "outbox-relay-idle.pprof"))
+	} else {
+		err = sleep(ctx, window)
+	}
+	if err != nil {
+		return err
+	}
+	share := func(t time.Duration) float64 { return 100 * t.Seconds() / time.Since(start).Seconds() }
+	after, err := relay.CPU()
+	if err != nil {
+		return err
+	}
+	postgresAfter, _, err := b.rig.ServersCPU()
+	if err != nil {
+		return err
+	}
+	b.report.Add(legIdle, contender.Ours, "% of a core", share(after-before))
+	b.report.Add(legIdle, "Postgres under its polls", "% of a core", share(postgresAfter-postgres))
 	return nil
 }

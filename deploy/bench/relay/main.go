@@ -96,7 +96,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&legs, "legs", strings.Join(allLegs(), ","), "which measurements to take")
 	f.StringVar(&only, "only", "", "only these contenders of the drain, by comma")
 	f.StringVar(&opt.out, "out", "out/bench", "where relay.json and relay.svg go")
-	f.IntVar(&opt.profile, "profile", 0, "take a CPU profile of outbox-relay for so many seconds of each drain (last one is kept)")
+	f.IntVar(&opt.profile, "profile", 0, "take a CPU profile of outbox-relay for so many seconds of each drain, and when idle (the last is kept)")
 	f.BoolVar(&opt.check, "check", false, "fail when a target is missed")
 	if err := f.Parse(args); err != nil {
 		return opt, err
