@@ -36,6 +36,12 @@ func Database(t testing.TB) *pgtest.DB {
 	return pgtest.Migrated(t, "core "+pgtest.Fingerprint(text), Migrate)
 }
 
+// Empty gives a database without a schema.
+func Empty(t testing.TB) *pgtest.DB {
+	t.Helper()
+	return pgtest.New(t)
+}
+
 // Migrate makes the core schema.
 func Migrate(ctx context.Context, url string) error {
 	return outbox.Migrate(ctx, url, slog.New(slog.DiscardHandler)) //nolint:wrapcheck // says all
