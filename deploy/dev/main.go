@@ -44,14 +44,14 @@ func run(ctx context.Context) error {
 			fmt.Println("stopped")
 			return nil
 		}
-		return err //nolint:wrapcheck // says what to do
+		return err
 	}
 	fmt.Printf(greeting, s.URL, s.Token, s.Secrets.Email, s.Secrets.Password)
 	err = s.Died(ctx)
 	fmt.Println("\nstopping")
 	down := s.Down()
 	if ctx.Err() != nil {
-		return down //nolint:wrapcheck // names the service
+		return down
 	}
 	return errors.Join(err, down)
 }

@@ -24,7 +24,7 @@ type logFile struct {
 }
 
 func openLog(name, service string, person io.Writer) (*logFile, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // a path of ours
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write %s: %w: make it writable, or free space", name, err)
 	}

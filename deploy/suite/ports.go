@@ -32,8 +32,8 @@ func FreePorts() (map[string]Ports, error) {
 			if err != nil {
 				return nil, fmt.Errorf("no free port: %w", err)
 			}
-			defer func() { _ = l.Close() }()    // all at the end, so that none is given twice
-			p[i] = l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener's
+			defer func() { _ = l.Close() }() // all at the end, so that none is given twice
+			p[i] = l.Addr().(*net.TCPAddr).Port
 		}
 		ports[name] = Ports{HTTP: p[0], GRPC: p[1], Ops: p[2]}
 	}

@@ -42,7 +42,7 @@ func (s *Suite) build(ctx context.Context) error {
 	}
 	s.say("building the services (the first time takes a minute or two)")
 	for _, name := range Names() {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", s.binary(name), "./services/"+name+"/cmd/"+name) //nolint:gosec // names of ours
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", s.binary(name), "./services/"+name+"/cmd/"+name)
 		cmd.Dir = s.o.Root
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, lastLines(out, 10))
@@ -71,7 +71,7 @@ func (s *Suite) StartService(name string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.binary(name)) //nolint:gosec,noctx // a binary of ours, which outlives this call
+	cmd := exec.Command(s.binary(name)) //nolint:noctx // a binary of ours, which outlives this call
 	cmd.Env, cmd.Dir = s.environment(name), s.o.Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	proc, err := devstack.StartProcess(cmd, syscall.SIGTERM)
@@ -82,8 +82,13 @@ func (s *Suite) StartService(name string) error {
 	s.services = append(s.services, svc)
 	go func() { // ends with the process, which stop waits for
 		<-proc.Done()
+		// First whether we ended it: a select over both would choose at random.
 		select {
 		case <-svc.stopping:
+			return
+		default:
+		}
+		select {
 		case s.died <- svc:
 		default:
 		}
@@ -155,7 +160,7 @@ func (svc *service) signal(sig syscall.Signal) error {
 // exit is how the process ended, as an error in any case.
 func (svc *service) exit() error {
 	if err := svc.proc.Err(); err != nil {
-		return err //nolint:wrapcheck // the caller names the service
+		return err
 	}
 	return errors.New("exit status 0")
 }
@@ -167,7 +172,7 @@ func lastLines(b []byte, n int) string {
 
 // Mkdir makes the directory of a suite where the account of Postgres can reach it.
 func Mkdir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as the comment says
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make %s: %w", dir, err)
 	}
 	return nil

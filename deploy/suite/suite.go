@@ -110,11 +110,11 @@ func (s *Suite) Down() error {
 
 // takeDir makes the directory and holds it: two suites on the same data would fight for it.
 func (s *Suite) takeDir(context.Context) error {
-	if err := os.MkdirAll(filepath.Join(s.o.Dir, "log"), 0o755); err != nil { //nolint:gosec // the server's account must enter it
+	if err := os.MkdirAll(filepath.Join(s.o.Dir, "log"), 0o755); err != nil {
 		return fmt.Errorf("cannot make %s: %w: make the checkout writable, or free space", s.o.Dir, err)
 	}
 	name := filepath.Join(s.o.Dir, "lock")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // a path of ours
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write to %s: %w: make it writable, or free space", s.o.Dir, err)
 	}
@@ -140,7 +140,7 @@ func (s *Suite) startStores(ctx context.Context) error {
 		DatabaseURL: s.getenv("DATABASE_URL"), RedisURL: s.getenv("REDIS_URL"),
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // names the server and the way out
+		return err
 	}
 	s.stack, s.DatabaseURL, s.RedisURL = stack, stack.DatabaseURL, stack.RedisURL
 	return nil
@@ -186,7 +186,7 @@ func (s *Suite) bootstrap(ctx context.Context) error {
 
 // runOnce runs a subcommand of a service to its end and gives its standard output.
 func (s *Suite) runOnce(ctx context.Context, name, databaseURL string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, s.binary(name), args...) //nolint:gosec // a binary of ours
+	cmd := exec.CommandContext(ctx, s.binary(name), args...)
 	cmd.Env = append(s.environment(name), "DATABASE_URL="+databaseURL, "SAMETICK_DEMO_PASSWORD="+s.Secrets.Password)
 	out, err := cmd.Output()
 	var exit *exec.ExitError

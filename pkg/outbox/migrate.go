@@ -40,5 +40,5 @@ func CheckSchema(ctx context.Context, db pg.RowQuerier) error {
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
-	return pg.CheckSchema(ctx, db, SchemaTable, need) //nolint:wrapcheck // says all there is
+	return pg.CheckSchema(ctx, db, SchemaTable, need)
 }

@@ -41,6 +41,9 @@ func (c *command) emit() *cobra.Command {
 					return err
 				}
 			}
+			if archive != 0 && len(body) > 0 {
+				return errors.New("--archive takes no name and no attributes: tick emit TYPE --archive ID")
+			}
 			method, path := http.MethodPost, "/api/records/"+url.PathEscape(args[0])
 			switch {
 			case update != 0:
@@ -71,10 +74,10 @@ func (c *command) mutate(cmd *cobra.Command, api *client.Client, method, path st
 		in = body
 	}
 	if err := api.Do(cmd.Context(), method, path, in, &record); err != nil {
-		return err //nolint:wrapcheck // says what to do
+		return err
 	}
 	_, err := fmt.Fprintln(c.stdout, string(record))
-	return err //nolint:wrapcheck // the pipe's
+	return err
 }
 
 // parseAttributes merges the JSON object and the pairs, which win.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sametick/sametick/services/tick/internal/importer"
+	"github.com/sametick/sametick/services/tick/internal/xes"
 )
 
 func (c *command) importCmd() *cobra.Command {
@@ -51,14 +52,14 @@ func sourceOf(file string) string {
 }
 
 func (c *command) runImport(ctx context.Context, name string, im *importer.Importer) error {
-	f, err := os.Open(name) //nolint:gosec // the user's file
+	f, err := os.Open(name)
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	started := time.Now()
 	done := c.progress(ctx, im, info.Size())
@@ -69,6 +70,9 @@ func (c *command) runImport(ctx context.Context, name string, im *importer.Impor
 	_, _ = fmt.Fprintf(c.stderr, "%d workflows, %d steps, %d employees, %d teams in %.1f s (%.0f steps/s); %d records were there before\n",
 		n.Workflows.Load(), n.Steps.Load(), n.Employees.Load(), n.Teams.Load(), took, float64(n.Steps.Load())/took, n.Existed.Load())
 	if err != nil && !errors.Is(err, context.Canceled) {
+		if where := (*xes.Error)(nil); errors.As(err, &where) {
+			return fmt.Errorf("%s:%w", name, err) // name:line:column, which editors can follow
+		}
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if ctx.Err() != nil {

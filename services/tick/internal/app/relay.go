@@ -40,7 +40,7 @@ func (c *command) relay() *cobra.Command {
 			}
 			if asJSON {
 				_, err := fmt.Fprintln(c.stdout, protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Format(s))
-				return err //nolint:wrapcheck // the pipe's
+				return err
 			}
 			return printStatus(c.stdout, s)
 		},
@@ -94,7 +94,7 @@ func printStatus(out io.Writer, s *relayv1.StatusResponse) error {
 		_, _ = fmt.Fprintf(w, "%d\t%d\t%d…%d\t%d\t%s\n", shard.GetShard(), shard.GetHead(), shard.GetStreamFirst(), shard.GetStreamLast(),
 			shard.GetHead()-shard.GetStreamLast(), consumers)
 	}
-	return w.Flush() //nolint:wrapcheck // the pipe's
+	return w.Flush()
 }
 
 func ago(s *relayv1.StatusResponse) string {

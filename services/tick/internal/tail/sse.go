@@ -47,5 +47,5 @@ func messages(r io.Reader, take func(message) error) error {
 			m.event = value
 		}
 	}
-	return lines.Err() //nolint:wrapcheck // the caller says that the stream broke
+	return lines.Err()
 }

@@ -1,0 +1,64 @@
+// Package app puts api-gateway together: configuration, subcommands and the components of the process.
+// It is the only package that sees all the others, and has no rules of its own.
+package app
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/config"
+)
+
+// Config is the environment of `api-gateway`.
+type Config struct {
+	config.Common
+	config.HTTP
+	config.GRPC
+	config.Postgres
+	config.Internal
+	DatabaseMaxConns int32          `env:"DATABASE_MAX_CONNS" help:"most connections to the database" allowed:"1 to 1000"`
+	RelayAddr        string         `env:"RELAY_ADDR" help:"gRPC address of outbox-relay" allowed:"host:port"`
+	SSEURL           string         `env:"SSE_URL" help:"HTTP address of sse-gateway" allowed:"http://host:port"`
+	SigningKey       config.Secret  `env:"TOKEN_SIGNING_KEY,required" help:"key that signs access tokens" allowed:"kid:base64 of an Ed25519 seed of 32 bytes"`
+	PublicKeys       string         `env:"TOKEN_PUBLIC_KEYS,required" help:"keys that verify access tokens" allowed:"kid:base64 of an Ed25519 public key, several separated by commas"`
+	AccessTTL        time.Duration  `env:"ACCESS_TOKEN_TTL" envDefault:"1h" help:"life of an access token"`
+	RefreshTTL       time.Duration  `env:"REFRESH_TOKEN_TTL" envDefault:"720h" help:"life of a refresh token"`
+	TrustedProxies   []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks whose X-Forwarded-For is believed" allowed:"CIDR, several separated by commas"`
+}
+
+func defaults() Config {
+	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", SSEURL: "http://127.0.0.1:8082"}
+	c.HTTPAddr, c.GRPCAddr, c.OpsAddr = ":8080", ":9090", ":8090"
+	c.ShutdownGrace = 15 * time.Second
+	return c
+}
+
+// Validate finds what does not parse.
+func (c *Config) Validate() []config.Problem {
+	var problems []config.Problem
+	add := func(name, text string) { problems = append(problems, config.Problem{Name: name, Text: text}) }
+	for _, part := range []interface{ Validate() []config.Problem }{&c.Common, &c.Postgres, &c.Internal} {
+		problems = append(problems, part.Validate()...)
+	}
+	if c.DatabaseMaxConns < 1 || c.DatabaseMaxConns > 1000 {
+		add("DATABASE_MAX_CONNS", "want 1 to 1000")
+	}
+	if u, err := url.Parse(c.SSEURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		add("SSE_URL", "want http://host:port")
+	}
+	if _, err := auth.ParseSigner(c.SigningKey.Reveal()); err != nil {
+		add("TOKEN_SIGNING_KEY", "(not shown) want kid:base64 of an Ed25519 seed of 32 bytes")
+	}
+	if _, err := auth.NewVerifier(c.PublicKeys); err != nil {
+		add("TOKEN_PUBLIC_KEYS", err.Error())
+	}
+	if c.AccessTTL < time.Minute {
+		add("ACCESS_TOKEN_TTL", "want 1m or more")
+	}
+	if c.RefreshTTL < c.AccessTTL {
+		add("REFRESH_TOKEN_TTL", "want no less than ACCESS_TOKEN_TTL")
+	}
+	return problems
+}

@@ -1,0 +1,175 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/lifecycle"
+	"github.com/sametick/sametick/pkg/pg"
+	"github.com/sametick/sametick/pkg/rpc"
+	"github.com/sametick/sametick/pkg/telemetry"
+	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
+	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/events"
+	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/identity"
+	"github.com/sametick/sametick/services/api-gateway/internal/records"
+	"github.com/sametick/sametick/services/api-gateway/internal/rest"
+	"github.com/sametick/sametick/services/api-gateway/internal/store"
+	"github.com/sametick/sametick/services/api-gateway/internal/wake"
+)
+
+const (
+	// keyTTL is the life of tokens that API keys are exchanged for: streams live long.
+	keyTTL = time.Hour
+	// maxSpread bounds how long open streams end over at a shutdown.
+	maxSpread = 5 * time.Second
+	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
+	maxAnswer = 1 << 30
+)
+
+// gateway is the process being put together, a step for each resource.
+type gateway struct {
+	config   *Config
+	log      *slog.Logger
+	tracing  *telemetry.Tracing
+	ready    *telemetry.Readiness
+	registry *prometheus.Registry
+
+	pool     *pgxpool.Pool
+	relay    *grpc.ClientConn
+	waker    *wake.Waker
+	store    *store.Store
+	records  *records.Service
+	identity *identity.Service
+	keys     *identity.KeyCache
+	// secret is what the gRPC side knows the REST side of this process by.
+	secret string
+	// The servers, by what they speak.
+	ops, grpc, http *lifecycle.Server
+	parts           []lifecycle.Component
+}
+
+// serve runs the service until a signal or the end of ctx.
+func serve(ctx context.Context, c *Config, log *slog.Logger, getenv func(string) string) error {
+	tracing, err := telemetry.NewTracing(ctx, service, getenv)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = tracing.Close(ctx) // spans that cannot be sent are lost
+	}()
+	g, err := assemble(ctx, c, log, tracing)
+	if err != nil {
+		return err
+	}
+	return lifecycle.Run(ctx, lifecycle.Options{Grace: c.ShutdownGrace, DrainDelay: c.DrainDelay,
+		NotReady: g.ready.Draining, Ready: g.ready.Ready}, g.parts...)
+}
+
+// assemble builds everything and starts nothing.
+func assemble(ctx context.Context, c *Config, log *slog.Logger, tracing *telemetry.Tracing) (*gateway, error) {
+	g := &gateway{config: c, log: log, tracing: tracing, ready: &telemetry.Readiness{}, registry: telemetry.NewRegistry(), secret: auth.NewSecret("")}
+	g.ops = telemetry.NewOps(c.OpsAddr, g.registry, g.ready, log)
+	g.add(g.ops)
+	for _, build := range []func(context.Context) error{g.buildStore, g.buildWaker, g.buildServices, g.buildGRPC, g.buildHTTP} {
+		if err := build(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// add adds a part of the process: started in this order, stopped in reverse.
+func (g *gateway) add(c lifecycle.Component) { g.parts = append(g.parts, c) }
+
+func (g *gateway) buildStore(ctx context.Context) (err error) {
+	g.pool, err = pg.Open(ctx, g.config.DatabaseURL.Reveal(), pg.Options{AppName: service, MaxConns: g.config.DatabaseMaxConns,
+		Pooled: g.config.DatabasePooled, StatementTimeout: 15 * time.Second, LockTimeout: 5 * time.Second,
+		IdleInTransactionTimeout: 15 * time.Second})
+	if err != nil {
+		return err
+	}
+	g.add(lifecycle.Closer(g.pool.Close))
+	g.store = store.New(g.pool)
+	g.ready.Add("database", g.store.CheckSchema)
+	return nil
+}
+
+func (g *gateway) buildWaker(context.Context) (err error) {
+	g.relay, err = rpc.Dial(g.config.RelayAddr, rpc.ClientOptions{Token: g.config.InternalToken.Reveal(), Tracer: g.tracing.Provider()})
+	if err != nil {
+		return err
+	}
+	g.add(lifecycle.Closer(func() { _ = g.relay.Close() }))
+	client := relayv1.NewRelayServiceClient(g.relay)
+	g.waker = wake.New(func(ctx context.Context) error {
+		_, err := client.Wake(ctx, &relayv1.WakeRequest{})
+		return err
+	}, g.log)
+	g.add(g.waker)
+	return nil
+}
+
+func (g *gateway) buildServices(context.Context) error {
+	signer, err := auth.ParseSigner(g.config.SigningKey.Reveal())
+	if err != nil {
+		return err
+	}
+	g.keys = identity.NewKeyCache(g.store, time.Now)
+	g.records = records.NewService(g.store, g.store, g.waker.Wake)
+	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
+		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
+	}, g.waker.Wake)
+	return nil
+}
+
+func (g *gateway) buildGRPC(context.Context) error {
+	verifier, err := auth.NewVerifier(g.config.PublicKeys)
+	if err != nil {
+		return err
+	}
+	access := grpcapi.NewAccess(verifier, g.keys, g.secret)
+	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(),
+		Unary: []grpc.UnaryServerInterceptor{access.Unary}, Stream: []grpc.StreamServerInterceptor{access.Stream},
+		Register: func(r grpc.ServiceRegistrar) {
+			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
+			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
+			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
+		}})
+	g.add(g.grpc)
+	return nil
+}
+
+func (g *gateway) buildHTTP(context.Context) error {
+	target, err := url.Parse(g.config.SSEURL)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, MaxIdleConnsPerHost: 16,
+		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true}
+	g.add(lifecycle.Closer(transport.CloseIdleConnections))
+	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, g.log), min(maxSpread, g.config.ShutdownGrace/3))
+	front := newFront(g.grpc.Addr, rest.Options{Secret: g.secret, Stream: streams, Proxies: g.config.TrustedProxies, Log: g.log},
+		rpc.ClientOptions{Tracer: g.tracing.Provider(), MaxRecvBytes: maxAnswer})
+	g.add(front)
+	g.http = lifecycle.NewHTTP("http", g.config.HTTPAddr, &http.Server{Handler: front, ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
+	g.add(g.http)
+	g.add(streams)
+	return nil
+}

@@ -1,0 +1,180 @@
+package grpcapi
+
+import (
+	"context"
+	"crypto/subtle"
+	"net"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/telemetry"
+	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
+	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/records"
+)
+
+// Metadata by which the REST side of this process says who its caller is. Believed only beside the
+// secret that the process has drawn at its start: other callers can set metadata too.
+const (
+	GatewayKey   = "sametick-gateway"
+	ClientIPKey  = "sametick-client-ip"
+	UserAgentKey = "sametick-user-agent"
+)
+
+// anyone marks the methods that need no token: their argument is the credential.
+const anyone = ""
+
+// Requirements gives the scope that each method needs, by full method name; empty for the public ones.
+// A method that is not in it can be called by nobody.
+func Requirements() map[string]string {
+	return map[string]string{
+		recordsv1.RecordService_CreateRecord_FullMethodName:  auth.RecordsWrite,
+		recordsv1.RecordService_GetRecord_FullMethodName:     auth.RecordsRead,
+		recordsv1.RecordService_ListRecords_FullMethodName:   auth.RecordsRead,
+		recordsv1.RecordService_UpdateRecord_FullMethodName:  auth.RecordsWrite,
+		recordsv1.RecordService_ArchiveRecord_FullMethodName: auth.RecordsWrite,
+
+		eventsv1.EventService_ListEvents_FullMethodName:       auth.EventsRead,
+		eventsv1.EventService_ListEntityEvents_FullMethodName: auth.EventsRead,
+
+		identityv1.IdentityService_Login_FullMethodName:          anyone,
+		identityv1.IdentityService_Refresh_FullMethodName:        anyone,
+		identityv1.IdentityService_Logout_FullMethodName:         anyone,
+		identityv1.IdentityService_ExchangeApiKey_FullMethodName: anyone,
+		identityv1.IdentityService_CreateApiKey_FullMethodName:   auth.OrgAdmin,
+		identityv1.IdentityService_ListApiKeys_FullMethodName:    auth.OrgAdmin,
+		identityv1.IdentityService_ArchiveApiKey_FullMethodName:  auth.OrgAdmin,
+	}
+}
+
+// TokenVerifier tells whose an access token is.
+type TokenVerifier interface {
+	Verify(ctx context.Context, token string) (auth.Principal, error)
+}
+
+// KeyFinder tells whose an API key is.
+type KeyFinder interface {
+	Find(ctx context.Context, secret string) (auth.Principal, error)
+}
+
+// Access lets in who may call. Safe for concurrent use.
+type Access struct {
+	tokens  TokenVerifier
+	keys    KeyFinder
+	gateway string
+	needs   map[string]string
+}
+
+// NewAccess makes one. gateway is the secret of this process' REST side.
+func NewAccess(tokens TokenVerifier, keys KeyFinder, gateway string) *Access {
+	return &Access{tokens: tokens, keys: keys, gateway: gateway, needs: Requirements()}
+}
+
+// Unary is the interceptor: it authenticates, checks the method's scope and leaves the caller in the
+// context.
+func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if isProbe(info.FullMethod) {
+		return next(ctx, req)
+	}
+	scope, known := a.needs[info.FullMethod]
+	if !known {
+		return nil, errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	c := caller{call: a.origin(ctx, md)}
+	if scope != anyone {
+		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
+		if err != nil {
+			return nil, err
+		}
+		if !p.Scopes.Has(scope) {
+			return nil, missing(scope)
+		}
+		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
+	}
+	return next(context.WithValue(ctx, callerKey{}, c), req)
+}
+
+// Stream is the interceptor of streams: there are none but reflection's and health's.
+func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	if !isProbe(info.FullMethod) {
+		return errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
+	}
+	return next(srv, ss)
+}
+
+// Principal tells whose a bearer token is: an access token or an API key.
+func (a *Access) Principal(ctx context.Context, token string) (auth.Principal, error) {
+	if strings.HasPrefix(token, auth.APIKeyPrefix) {
+		return a.keys.Find(ctx, token)
+	}
+	return a.tokens.Verify(ctx, token)
+}
+
+func isProbe(method string) bool {
+	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
+}
+
+func missing(scope string) error {
+	return errs.New(errs.PermissionDenied, "SCOPE_MISSING", "the token lacks a scope that this needs").WithMeta("scope", scope)
+}
+
+func (a *Access) origin(ctx context.Context, md metadata.MD) records.Call {
+	c := records.Call{RequestID: telemetry.RequestID(ctx), Traceparent: telemetry.Traceparent(ctx), UserAgent: first(md, "user-agent")}
+	if p, ok := peer.FromContext(ctx); ok {
+		c.IP, _, _ = net.SplitHostPort(p.Addr.String())
+	}
+	if a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1 {
+		c.IP, c.UserAgent = first(md, ClientIPKey), first(md, UserAgentKey)
+	}
+	if net.ParseIP(c.IP) == nil { // none, or an IPv6 zone, which the audit log's inet does not know
+		c.IP = ""
+	}
+	c.UserAgent = Printable(c.UserAgent)
+	return c
+}
+
+// Printable keeps at most 256 bytes of ASCII of what a stranger sent.
+func Printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 256)]
+}
+
+func first(md metadata.MD, key string) string {
+	if values := md.Get(key); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+type callerKey struct{}
+
+// caller is who calls a method, as Unary found.
+type caller struct {
+	principal auth.Principal
+	call      records.Call
+}
+
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// require asks for one more scope than the method's.
+func (c caller) require(scope string) error {
+	if !c.principal.Scopes.Has(scope) {
+		return missing(scope)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package records
+
+import (
+	"context"
+
+	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/api-gateway/internal/paging"
+)
+
+// Service is what callers may do with records. Safe for concurrent use.
+type Service struct {
+	writer  Writer
+	reader  Reader
+	changed func()
+}
+
+// NewService makes a service. changed is called after each mutation; it must not block.
+func NewService(w Writer, r Reader, changed func()) *Service {
+	return &Service{writer: w, reader: r, changed: changed}
+}
+
+// Draft is a record to be.
+type Draft struct {
+	Type, Name string
+	// Attributes is JSON text; empty means {}.
+	Attributes []byte
+	Refs
+}
+
+// Query selects records of one type.
+type Query struct {
+	Type            event.Type
+	Page            paging.Page
+	IncludeArchived bool
+	// WorkflowID and ExternalID select when they are not nil.
+	WorkflowID *int64
+	ExternalID *string
+}
+
+// Update says what to change of a record.
+type Update struct {
+	Type string
+	ID   int64
+	// Mask names the fields to change.
+	Mask []string
+	Name string
+	// Attributes is a JSON Merge Patch; nil clears all when the mask names them.
+	Attributes         []byte
+	WorkflowID, StepID *int64
+	// Version is the one that the change was made from; nil means any.
+	Version *int64
+}
+
+// Create validates and stores a new record.
+func (s *Service) Create(ctx context.Context, call Call, d Draft) (Record, error) {
+	if len(d.Attributes) == 0 {
+		d.Attributes = []byte("{}")
+	}
+	var f faults
+	f.typ(d.Type)
+	f.name(d.Name)
+	f.attributes(d.Attributes)
+	f.reference("workflow_id", d.WorkflowID)
+	f.reference("step_id", d.StepID)
+	if err := f.result(); err != nil {
+		return Record{}, err
+	}
+	r, err := s.writer.Create(ctx, call, Record{OrgID: call.OrgID, Type: d.Type, Name: d.Name, Attributes: d.Attributes,
+		Version: 1, WorkflowID: d.WorkflowID, StepID: d.StepID})
+	return s.done(r, err)
+}
+
+// Get gives one record, also an archived one.
+func (s *Service) Get(ctx context.Context, orgID int64, typ string, id int64) (Record, error) {
+	if err := CheckType(typ); err != nil {
+		return Record{}, err
+	}
+	return s.reader.Get(ctx, orgID, typ, id)
+}
+
+// List gives one page of a type's records, newest first, and how many match over all pages.
+func (s *Service) List(ctx context.Context, orgID int64, q Query) ([]Record, int64, error) {
+	var f faults
+	f.typ(q.Type)
+	f.reference("workflow_id", q.WorkflowID)
+	if q.ExternalID != nil {
+		f.text("external_id", *q.ExternalID)
+	}
+	if err := f.result(); err != nil {
+		return nil, 0, err
+	}
+	return s.reader.List(ctx, orgID, q)
+}
+
+// Update changes what the mask names. An update that changes nothing gives the record as it is and
+// fires no event.
+func (s *Service) Update(ctx context.Context, call Call, u Update) (Record, error) {
+	var f faults
+	f.typ(u.Type)
+	f.mask(u.Mask)
+	f.version(u.Version)
+	if u.has("name") {
+		f.name(u.Name)
+	}
+	if u.Attributes != nil {
+		f.attributes(u.Attributes)
+	}
+	f.reference("workflow_id", u.WorkflowID)
+	f.reference("step_id", u.StepID)
+	if err := f.result(); err != nil {
+		return Record{}, err
+	}
+	r, err := s.writer.Change(ctx, call, u.Type, u.ID, u.refs(), u.decide)
+	return s.done(r, err)
+}
+
+// Archive is a soft delete. What is archived already stays as it is.
+func (s *Service) Archive(ctx context.Context, call Call, typ string, id int64, version *int64) (Record, error) {
+	var f faults
+	f.typ(typ)
+	f.version(version)
+	if err := f.result(); err != nil {
+		return Record{}, err
+	}
+	r, err := s.writer.Change(ctx, call, typ, id, Refs{}, archive(version))
+	return s.done(r, err)
+}
+
+func (s *Service) done(r Record, err error) (Record, error) {
+	if err == nil {
+		s.changed()
+	}
+	return r, err
+}

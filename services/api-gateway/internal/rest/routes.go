@@ -1,0 +1,156 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/sametick/sametick/pkg/errs"
+	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
+	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/paging"
+)
+
+// route is what the form of a request is checked against.
+type route struct {
+	message proto.Message
+	// pages is the rule for limit and page, where there are any.
+	pages paging.Rule
+}
+
+// routes gives every route, by method and path as in proto/http.yaml.
+func routes() map[string]route {
+	return map[string]route{
+		"POST /api/records/{type}":        {message: &recordsv1.CreateRecordRequest{}},
+		"GET /api/records/{type}":         {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
+		"GET /api/records/{type}/{id}":    {message: &recordsv1.GetRecordRequest{}},
+		"PATCH /api/records/{type}/{id}":  {message: &recordsv1.UpdateRecordRequest{}},
+		"DELETE /api/records/{type}/{id}": {message: &recordsv1.ArchiveRecordRequest{}},
+
+		"GET /api/events": {message: &eventsv1.ListEventsRequest{}, pages: paging.Standard},
+		"GET /api/events/{aggregate_type}/{aggregate_id}": {message: &eventsv1.ListEntityEventsRequest{}, pages: paging.History},
+
+		"POST /api/auth/login":      {message: &identityv1.LoginRequest{}},
+		"POST /api/auth/refresh":    {message: &identityv1.RefreshRequest{}},
+		"POST /api/auth/logout":     {message: &identityv1.LogoutRequest{}},
+		"POST /api/api-keys":        {message: &identityv1.CreateApiKeyRequest{}},
+		"GET /api/api-keys":         {message: &identityv1.ListApiKeysRequest{}, pages: paging.Standard},
+		"DELETE /api/api-keys/{id}": {message: &identityv1.ArchiveApiKeyRequest{}},
+	}
+}
+
+// variable finds {name=*}, as grpc-gateway writes the variables of a pattern.
+var variable = regexp.MustCompile(`\{([a-z_]+)=\*\}`)
+
+// checkForm is grpc-gateway's middleware: it refuses path variables and query parameters that its
+// generated code would refuse with a text alone, or take silently.
+func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
+	table := routes()
+	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		pattern, _ := runtime.HTTPPattern(r.Context())
+		found, ok := table[r.Method+" "+variable.ReplaceAllString(pattern.String(), "{$1}")]
+		if !ok {
+			g.problems.write(w, r, errs.New(errs.Internal, "INTERNAL", "internal error").
+				WithCause(fmt.Errorf("no route %s %s in the table", r.Method, pattern)))
+			return
+		}
+		if err := found.check(path, r); err != nil {
+			g.problems.write(w, r, err)
+			return
+		}
+		if b, ok := r.Body.(*body); ok {
+			b.path = path
+		}
+		next(w, r, path)
+	}
+}
+
+func (t route) check(path map[string]string, r *http.Request) *errs.Error {
+	f := &form{route: t, fields: t.message.ProtoReflect().Descriptor().Fields()}
+	for _, name := range slices.Sorted(mapKeys(path)) {
+		f.value(f.fields.ByName(protoreflect.Name(name)), name, path[name])
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		f.refuse("query", "MALFORMED_QUERY", "name=value pairs, percent-encoded")
+		return f.err
+	}
+	allowed := f.parameters(path, r.Method)
+	for _, name := range slices.Sorted(mapKeys(query)) {
+		switch {
+		case !slices.Contains(allowed, name) && len(allowed) == 0:
+			f.refuse(printable(name), "UNKNOWN_PARAMETER", "no query parameters here")
+		case !slices.Contains(allowed, name):
+			f.refuse(printable(name), "UNKNOWN_PARAMETER", "one of: "+strings.Join(allowed, ", "))
+		case len(query[name]) > 1:
+			f.refuse(name, "REPEATED", "given once")
+		default:
+			f.value(f.fields.ByName(protoreflect.Name(name)), name, query[name][0])
+		}
+	}
+	return f.err
+}
+
+// form collects the faults of one request's path and query.
+type form struct {
+	route  route
+	fields protoreflect.FieldDescriptors
+	err    *errs.Error
+}
+
+func (f *form) refuse(field, reason, allowed string) {
+	if f.err == nil {
+		f.err = errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields")
+	}
+	f.err = f.err.WithField(field, reason, allowed)
+}
+
+// parameters are the fields that the query may set: scalars that are not in the path; none where
+// there is a body.
+func (f *form) parameters(path map[string]string, method string) (names []string) {
+	if method == http.MethodPost || method == http.MethodPatch {
+		return nil
+	}
+	for i := range f.fields.Len() {
+		field := f.fields.Get(i)
+		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind && !field.IsList() {
+			names = append(names, string(field.Name()))
+		}
+	}
+	return names
+}
+
+func (f *form) value(field protoreflect.FieldDescriptor, name, s string) {
+	var err error
+	allowed := "an integer, from 1"
+	switch field.Kind() {
+	case protoreflect.Int64Kind:
+		_, err = strconv.ParseInt(s, 10, 64)
+	case protoreflect.Int32Kind:
+		_, err = strconv.ParseInt(s, 10, 32)
+		allowed = f.route.pages.Allowed(name)
+	case protoreflect.BoolKind:
+		allowed = "true or false"
+		if s != "true" && s != "false" {
+			err = strconv.ErrSyntax
+		}
+	default:
+		allowed = "text in UTF-8 without the NUL character (U+0000)"
+		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+			err = strconv.ErrSyntax
+		}
+	}
+	if err != nil {
+		f.refuse(name, "INVALID_VALUE", allowed)
+	}
+}

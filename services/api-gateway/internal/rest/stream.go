@@ -1,0 +1,79 @@
+package rest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/telemetry"
+	"github.com/sametick/sametick/services/api-gateway/internal/identity"
+)
+
+// Exchanger gives an access token for an API key.
+type Exchanger interface {
+	ExchangeKey(ctx context.Context, secret string) (identity.Tokens, error)
+}
+
+// NewStream makes the way to sse-gateway: nothing is buffered, and the token travels on in a header
+// alone, so that no log of a URL can show it. API keys are exchanged on the way, because sse-gateway
+// asks nobody whose a key is. transport is closed by the caller.
+func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log *slog.Logger) http.Handler {
+	p := &problems{log: log}
+	proxy := &httputil.ReverseProxy{
+		Transport:     transport,
+		FlushInterval: -1,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.URL.Path, r.Out.URL.RawPath = streamPath, ""
+			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
+			r.SetXForwarded()
+			r.Out.Header.Set("X-Request-Id", telemetry.RequestID(r.In.Context()))
+		},
+		// The request id is on the answer already.
+		ModifyResponse: func(res *http.Response) error { res.Header.Del("X-Request-Id"); return nil },
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() == nil {
+				log.WarnContext(r.Context(), "event stream unreachable", "error", err)
+			}
+			p.write(w, r, errs.New(errs.Unavailable, "STREAM_UNAVAILABLE", "the event stream is temporarily unavailable").WithCause(err))
+		},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out, err := withToken(r, keys)
+		if err != nil {
+			p.write(w, r, errs.From(err))
+			return
+		}
+		proxy.ServeHTTP(w, out)
+	})
+}
+
+// withToken moves the token to the Authorization header; a header goes before the parameter.
+func withToken(r *http.Request, keys Exchanger) (*http.Request, error) {
+	out := r.Clone(r.Context())
+	query := r.URL.Query()
+	token := auth.Bearer(r.Header.Get("Authorization"))
+	if token == "" {
+		token = query.Get("token")
+	}
+	query.Del("token")
+	out.URL.RawQuery = query.Encode()
+	if strings.HasPrefix(token, auth.APIKeyPrefix) {
+		t, err := keys.ExchangeKey(r.Context(), token)
+		if err != nil {
+			return nil, err
+		}
+		token = t.Access
+	}
+	out.Header.Del("Authorization")
+	if token != "" {
+		out.Header.Set("Authorization", "Bearer "+token)
+	}
+	return out, nil
+}

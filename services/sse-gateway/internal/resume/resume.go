@@ -1,0 +1,175 @@
+// Package resume carries a stream from any position, of any age, to the live tail without a hole and
+// without a repeat: the ring if it is complete from there, else Redis or Postgres page by page until
+// it is. It knows no transport.
+//
+// All three speak of the same positions, which makes the hand-over one rule: a session is a position
+// P, everything up to which has been sent; whoever can say what follows P without a hole goes next.
+// The ring can when P is not before its base, and it is asked again before each page. It was opened
+// before the first page was read, so nothing falls between; and if traffic pushes it past P during
+// the replay, another page follows. Only a session that has been live is cut off when it falls
+// behind: its client is slow.
+package resume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sametick/sametick/services/sse-gateway/internal/hub"
+)
+
+// Page is a stretch of a shard: every event of the organisation asked for in (after, Through].
+type Page struct {
+	Entries []hub.Entry
+	Through int64
+	// Head is the newest position when the page is empty, else it may be 0.
+	Head int64
+	// Source is who had it: "redis" or "log".
+	Source string
+}
+
+// Reader reads what is older than the ring.
+type Reader interface {
+	// Read gives what follows a position; it errs with *TrimmedError.
+	Read(ctx context.Context, org, after int64) (Page, error)
+}
+
+// TrimmedError: retention has dropped what follows the position; First is the oldest kept.
+type TrimmedError struct{ First int64 }
+
+// Error says so.
+func (e *TrimmedError) Error() string {
+	return fmt.Sprintf("resume: the oldest position kept is %d", e.First)
+}
+
+// ErrSlow: the session was live and the ring has moved past it.
+var ErrSlow = errors.New("resume: the client is too slow")
+
+// Source names for counting; Page.Source has the others.
+const SourceRing = "ring"
+
+// Session is one stream. For one goroutine.
+type Session struct {
+	sub    *hub.Sub
+	reader Reader
+	used   func(source string)
+	live   bool
+	reset  int64
+	page   Page // read by Open, not sent yet
+	last   string
+}
+
+// maxBytes is about how much goes out in one write.
+const maxBytes = 64 << 10
+
+// Open begins a session on a subscription: with what comes next, or, when last is given, after that
+// position. used, if set, is told each source that a resume is served from. Its error is the
+// reader's.
+//
+// A position that nobody can continue is answered by a reset (see Step): one that retention has
+// dropped continues with the oldest event kept; one beyond the newest, which belongs to another
+// history (a database restored from a backup), continues with what comes next. An error would be
+// final for a browser, which sends the same position for ever.
+func Open(ctx context.Context, sub *hub.Sub, reader Reader, last *int64, used func(string)) (*Session, error) {
+	s := &Session{sub: sub, reader: reader, used: used, live: last == nil}
+	if last == nil {
+		return s, nil
+	}
+	newest := sub.Newest()
+	sub.MoveTo(*last)
+	if sub.Covered() && *last <= newest {
+		s.use(SourceRing)
+		return s, nil
+	}
+	page, err := reader.Read(ctx, sub.Org(), *last)
+	var trimmed *TrimmedError
+	switch {
+	case errors.As(err, &trimmed):
+		sub.MoveTo(trimmed.First - 1)
+		if *last > 0 { // 0 asks for all that is kept, and gets it
+			s.reset = trimmed.First
+		}
+		return s, nil
+	case err != nil:
+		return nil, err //nolint:wrapcheck // the reader's own
+	case len(page.Entries) == 0 && page.Through <= *last && page.Head < *last:
+		// The ring begins at the newest position the hub has; what came since is in it.
+		sub.MoveTo(max(page.Head, newest))
+		s.reset = sub.Position() + 1
+		return s, nil
+	}
+	s.page = page
+	return s, nil
+}
+
+// Step is what to send next, in this order.
+type Step struct {
+	// Reset, if not 0, tells the client that events are missing before this position.
+	Reset int64
+	// Frames are the next events.
+	Frames []hub.Frame
+	// Wait, if not nil, is closed when there may be more; else there is more already.
+	Wait <-chan struct{}
+}
+
+// Position: everything up to it has been given out.
+func (s *Session) Position() int64 { return s.sub.Position() }
+
+// Next gives the next step without waiting for events; reuse is overwritten. It errs with ErrSlow,
+// and with the reader's error.
+func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
+	step := Step{Reset: s.reset, Frames: reuse[:0]}
+	s.reset = 0
+	if s.page.Through > s.Position() {
+		s.send(&step, s.page)
+		return step, nil
+	}
+	changed := s.sub.Changed()
+	frames, more, err := s.sub.Take(step.Frames, maxBytes)
+	switch {
+	case err == nil:
+		s.live = true
+		step.Frames = frames
+		if !more {
+			step.Wait = changed
+		}
+		return step, nil
+	case s.live:
+		return step, ErrSlow
+	}
+	page, err := s.reader.Read(ctx, s.sub.Org(), s.Position())
+	var trimmed *TrimmedError
+	if errors.As(err, &trimmed) { // retention overtook the replay
+		s.sub.MoveTo(trimmed.First - 1)
+		step.Reset = trimmed.First
+		return step, nil
+	}
+	if err != nil {
+		return step, err //nolint:wrapcheck // the reader's own
+	}
+	if page.Through <= s.Position() {
+		// The hub has gone on to where the log has not: only a reader behind the hub answers so.
+		return step, fmt.Errorf("resume: nothing after %d, where the hub is at %d", s.Position(), s.sub.Newest())
+	}
+	s.send(&step, page)
+	return step, nil
+}
+
+func (s *Session) send(step *Step, page Page) {
+	s.use(page.Source)
+	f := s.sub.Filter()
+	for i := range page.Entries {
+		if e := &page.Entries[i]; e.OrgID == s.sub.Org() && f.Match(e.EventType, e.AggregateType, e.AggregateID) {
+			step.Frames = append(step.Frames, hub.Frame{Position: e.Position, Bytes: hub.AppendFrame(nil, e.Position, e.Envelope)})
+		}
+	}
+	s.sub.MoveTo(page.Through)
+	s.page = Page{}
+}
+
+func (s *Session) use(source string) {
+	if s.used != nil && source != s.last {
+		s.used(source)
+	}
+	s.last = source
+}

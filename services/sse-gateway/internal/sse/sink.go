@@ -1,0 +1,95 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/sametick/sametick/services/sse-gateway/internal/hub"
+	"github.com/sametick/sametick/services/sse-gateway/internal/resume"
+)
+
+// sink writes the event stream format (WHATWG HTML, section 9.2.5).
+type sink struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+	retry   time.Duration
+	buf     []byte
+}
+
+// retryField tells the client when to reconnect: jittered by half, so that those who lost the same
+// server do not return together.
+func retryField(b []byte, base time.Duration) []byte {
+	ms := base.Milliseconds()
+	b = append(b, "retry: "...)
+	b = strconv.AppendInt(b, ms+rand.Int64N(ms/2+1), 10) //nolint:gosec // spread, not secrecy
+	return append(b, '\n')
+}
+
+func idField(b []byte, position int64) []byte {
+	b = append(b, "id: "...)
+	b = strconv.AppendInt(b, position, 10)
+	return append(b, '\n')
+}
+
+// Begin tells the position, so that a client which loses the stream before its first event misses
+// nothing either.
+func (s *sink) Begin(position int64) error {
+	s.buf = append(idField(retryField(s.buf[:0], s.retry), position), '\n')
+	return s.write()
+}
+
+// Reset is an event of its own name: onmessage does not see it, a listener for "reset" does.
+func (s *sink) Reset(first int64) error {
+	s.buf = append(idField(s.buf[:0], first-1), fmt.Sprintf("event: reset\ndata: {\"first_position\":%d}\n\n", first)...)
+	return s.write()
+}
+
+// Send writes all frames at once.
+func (s *sink) Send(frames []hub.Frame) error {
+	s.buf = s.buf[:0]
+	for _, f := range frames {
+		s.buf = append(s.buf, f.Bytes...)
+	}
+	err := s.write()
+	if cap(s.buf) > keepBuffer {
+		s.buf = nil
+	}
+	return err
+}
+
+// keepBuffer is how much an idle connection may hold on to.
+const keepBuffer = 4 << 10
+
+// Heartbeat is a comment, and where filtered-out events have moved the position, an id.
+func (s *sink) Heartbeat(position int64, moved bool) error {
+	s.buf = append(s.buf[:0], ": heartbeat\n"...)
+	if moved {
+		s.buf = idField(s.buf, position)
+	}
+	s.buf = append(s.buf, '\n')
+	return s.write()
+}
+
+func (s *sink) write() error {
+	// HTTP/2 resets a stream whose deadline passes, also while nothing is written: hence the second call.
+	if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+		return fmt.Errorf("write deadline: %w", err)
+	}
+	_, err := s.w.Write(s.buf)
+	if err == nil {
+		err = s.rc.Flush()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: %w", resume.ErrStalled, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return s.rc.SetWriteDeadline(time.Time{}) //nolint:wrapcheck // as above
+}
