@@ -124,6 +124,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // only its being is of interest
+		return ctx.Err()
 	}
 }
