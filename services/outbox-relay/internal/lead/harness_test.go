@@ -87,7 +87,7 @@ func redisClient(t *testing.T, url string) rueidis.Client {
 // writer makes transactions of all kinds: early xid and late commit, several entities, savepoints that
 // are rolled back, aborts. Deadlocks and cut connections just abort one.
 func writer(ctx context.Context, t *testing.T, pool *pgxpool.Pool, seed uint64, transactions int, written *atomic.Int64) {
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // repeatable on purpose
+	r := rand.New(rand.NewPCG(seed, 1))
 	for range transactions {
 		if n, ok := transaction(ctx, pool, r); ok {
 			written.Add(int64(n))

@@ -108,13 +108,13 @@ func (b broken) step(do func() error) error {
 	return nil
 }
 
-func (b broken) Poll(ctx context.Context, q sequence.Query) (a sequence.Answer, err error) {
-	err = b.step(func() (err error) { a, err = b.Session.Poll(ctx, q); return err })
+func (b broken) Poll(q sequence.Query) (a sequence.Answer, err error) {
+	err = b.step(func() (err error) { a, err = b.Session.Poll(q); return err })
 	return a, err
 }
 
-func (b broken) Claim(ctx context.Context, x *sequence.Batch) (xid uint64, err error) {
-	err = b.step(func() (err error) { xid, err = b.Session.Claim(ctx, x); return err })
+func (b broken) Claim(x *sequence.Batch) (xid uint64, err error) {
+	err = b.step(func() (err error) { xid, err = b.Session.Claim(x); return err })
 	return xid, err
 }
 

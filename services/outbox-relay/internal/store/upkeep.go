@@ -74,7 +74,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		return err
 	}
 	if _, err := u.Pool.Exec(ctx, pruneSQL, u.StreamRetention); err != nil {
-		return pg.Translate(err) //nolint:wrapcheck // says all
+		return pg.Translate(err)
 	}
 	if u.EventRetention == 0 {
 		return nil
