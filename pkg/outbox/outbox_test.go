@@ -145,11 +145,15 @@ func TestGrants(t *testing.T) {
 		"sametick_api audit_entries SELECT",
 		"sametick_api events SELECT",
 		"sametick_prompt consumer_cursors INSERT,SELECT,UPDATE",
+		"sametick_prompt consumer_leases DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
 		"sametick_relay consumer_cursors SELECT",
 		"sametick_relay events SELECT",
 		"sametick_relay positions DELETE,INSERT,SELECT",
 		"sametick_relay relay_batches DELETE,INSERT,SELECT",
 		"sametick_webhook consumer_cursors INSERT,SELECT,UPDATE",
+		"sametick_webhook consumer_leases DELETE,INSERT,SELECT,UPDATE",
+		"sametick_webhook consumer_members DELETE,INSERT,SELECT,UPDATE",
 	}, got)
 }
 
