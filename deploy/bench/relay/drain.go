@@ -67,7 +67,7 @@ func (b *bench) load(ctx context.Context, name string, n int) (*dataset, error) 
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", name, err)
 	}
-	fmt.Fprintf(b.log, "  committing %d events\n", n)
+	_, _ = fmt.Fprintf(b.log, "  committing %d events\n", n)
 	if err := backlog.Load(ctx, pool, n); err != nil {
 		pool.Close()
 		return nil, err
@@ -100,7 +100,7 @@ func (b *bench) drains(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.Name, err)
 			}
-			fmt.Fprintf(b.log, "  round %d %s: %.0f events/s; processor µs an event: itself %.1f, Postgres %.1f, Redis %.1f\n",
+			_, _ = fmt.Fprintf(b.log, "  round %d %s: %.0f events/s; processor µs an event: itself %.1f, Postgres %.1f, Redis %.1f\n",
 				round, c.Name, d.rate, d.own, d.postgres, d.redis)
 			if round > 0 {
 				b.report.Add(legDrain, c.Name, "events/s", d.rate)
@@ -173,7 +173,7 @@ func (b *bench) startContender(ctx context.Context, data *dataset, c contender.C
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	return b.rig.Program(c.Name, exec.Command(self, contendArg, c.Name, data.url, b.rig.RedisURL))
+	return b.rig.Program(c.Name, exec.Command(self, contendArg, c.Name, data.url, b.rig.RedisURL)) //nolint:noctx // Stop ends it, gently
 }
 
 // startRelay starts the real outbox-relay, under the role it has in earnest.
@@ -267,7 +267,7 @@ func (b *bench) backlogs(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(b.log, "  round %d backlog %s: %.0f events/s\n", round, sizes[at], d.rate)
+			_, _ = fmt.Fprintf(b.log, "  round %d backlog %s: %.0f events/s\n", round, sizes[at], d.rate)
 			if round > 0 {
 				b.report.Add(legBacklog, sizes[at], "events/s", d.rate)
 			}

@@ -126,7 +126,7 @@ func orgs() []int64 {
 
 // add puts one measurement into the report.
 func (b *bench) add(leg, name string, r latency.Result) {
-	fmt.Fprintf(b.log, "  %s: p50 %.2f ms, p99 %.2f ms, max %.2f ms, %d events, %d writes late\n", name, r.P50, r.P99, r.Max, r.Events, r.Late)
+	_, _ = fmt.Fprintf(b.log, "  %s: p50 %.2f ms, p99 %.2f ms, max %.2f ms, %d events, %d writes late\n", name, r.P50, r.P99, r.Max, r.Events, r.Late)
 	b.report.Add(leg, name+", p50", "ms", r.P50)
 	b.report.Add(leg, name+", p99", "ms", r.P99)
 }
@@ -216,7 +216,7 @@ func (b *bench) openDrain(ctx context.Context) error {
 			if err = errors.Join(err, release()); err != nil {
 				return err
 			}
-			fmt.Fprintf(b.log, "  round %d drain, transaction %s: %.0f events/s\n", round, name, d.rate)
+			_, _ = fmt.Fprintf(b.log, "  round %d drain, transaction %s: %.0f events/s\n", round, name, d.rate)
 			if round > 0 {
 				b.report.Add(legOpenRate, name, "events/s", d.rate)
 			}

@@ -38,14 +38,17 @@ type options struct {
 // legs in the order they run.
 func allLegs() []string { return []string{"drain", "latency", "sse", "open", "backlog", "idle"} }
 
-func main() {
+func main() { os.Exit(status()) }
+
+// status is the exit code: main itself could defer nothing.
+func status() int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench-relay:", err)
-		cancel()
-		os.Exit(1)
+		_, _ = fmt.Fprintln(os.Stderr, "bench-relay:", err)
+		return 1
 	}
+	return 0
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -76,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "\nwrote", strings.Join(files, " and "))
+	_, _ = fmt.Fprintln(stdout, "\nwrote", strings.Join(files, " and "))
 	if missed := b.report.Missed(); opt.check && missed > 0 {
 		return fmt.Errorf("%d targets missed", missed)
 	}
@@ -166,7 +169,7 @@ func (b *bench) measure(ctx context.Context) error {
 		if !slices.Contains(b.legs, name) {
 			continue
 		}
-		fmt.Fprintf(b.log, "%s %s\n", time.Now().Format(time.TimeOnly), name)
+		_, _ = fmt.Fprintf(b.log, "%s %s\n", time.Now().Format(time.TimeOnly), name)
 		if err := legs[name](ctx); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -123,7 +123,7 @@ func (b *bench) create(ctx context.Context, n int) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		defer c.conn.Close()
+		defer func() { _ = c.conn.Close() }()
 		if _, err := c.create(ctx); err != nil { // connects
 			return 0, err
 		}

@@ -29,14 +29,17 @@ type options struct {
 	profile bool
 }
 
-func main() {
+func main() { os.Exit(status()) }
+
+// status is the exit code: main itself could defer nothing.
+func status() int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench-write:", err)
-		cancel()
-		os.Exit(1)
+		_, _ = fmt.Fprintln(os.Stderr, "bench-write:", err)
+		return 1
 	}
+	return 0
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -58,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "\nwrote", strings.Join(files, " and "))
+	_, _ = fmt.Fprintln(stdout, "\nwrote", strings.Join(files, " and "))
 	if missed := b.report.Missed(); opt.check && missed > 0 {
 		return fmt.Errorf("%d targets missed", missed)
 	}
@@ -138,7 +141,7 @@ func (b *bench) measure(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("%s with %d clients: %w", c.name, clients, err)
 				}
-				fmt.Fprintf(b.log, "%s round %d, %d clients, %s: %.0f/s\n", time.Now().Format(time.TimeOnly), round, clients, c.name, rate)
+				_, _ = fmt.Fprintf(b.log, "%s round %d, %d clients, %s: %.0f/s\n", time.Now().Format(time.TimeOnly), round, clients, c.name, rate)
 				if round > 0 {
 					b.report.Add(leg(clients), c.name, "records/s", rate)
 				}

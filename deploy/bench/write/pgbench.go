@@ -91,7 +91,7 @@ func (b *bench) capture(ctx context.Context) (statements []rig.Statement, id str
 	if err != nil {
 		return nil, "", err
 	}
-	defer c.conn.Close()
+	defer func() { _ = c.conn.Close() }()
 	// The first draws a block of ids besides, which the second finds drawn.
 	if _, err := c.create(ctx); err != nil {
 		return nil, "", err
@@ -158,7 +158,7 @@ func (p *pgbench) prove(ctx context.Context, admin string, m mode) error {
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := p.exec(ctx, m, "-c", "1", "-t", "2"); err != nil {
 		return err
 	}

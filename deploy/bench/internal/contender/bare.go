@@ -77,7 +77,7 @@ func bare(ctx context.Context, t Target, run loop) error {
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	client, err := dial(t.RedisURL)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// EventsPerTransaction: a mutation of a record fires its pre_ and post_ event.
+	// EventsPerTransaction is 2: a mutation of a record fires its pre_ and post_ event.
 	EventsPerTransaction = 2
 	// writers is far more than the rate needs: a slow commit must not hold back the next ones.
 	writers = 16

@@ -69,7 +69,7 @@ func FollowSSE(ctx context.Context, url, token string, clock *Clock, ready chan<
 	if err != nil {
 		return fmt.Errorf("open a stream: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("open a stream: %s answers %s", url, resp.Status)
 	}

@@ -53,7 +53,7 @@ func (r *Report) plot(path string) error {
 		return fmt.Errorf("write the plot: %w", err)
 	}
 	if _, err := canvas.WriteTo(f); err != nil {
-		f.Close()
+		_ = f.Close()
 		return fmt.Errorf("write the plot: %w", err)
 	}
 	return f.Close()

@@ -115,11 +115,11 @@ func (r *Report) Missed() int {
 // Print writes the table of medians, with the facts at its head.
 func (r *Report) Print(w io.Writer) error {
 	tab := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tab, "\n%s\n\n", r.Title)
+	_, _ = fmt.Fprintf(tab, "\n%s\n\n", r.Title)
 	for _, f := range r.Facts {
-		fmt.Fprintf(tab, "%s\t%s\n", f.Name, f.Value)
+		_, _ = fmt.Fprintf(tab, "%s\t%s\n", f.Name, f.Value)
 	}
-	fmt.Fprintln(tab)
+	_, _ = fmt.Fprintln(tab)
 	if err := tab.Flush(); err != nil {
 		return err
 	}
@@ -127,19 +127,19 @@ func (r *Report) Print(w io.Writer) error {
 	for _, s := range r.grouped() {
 		if s.Leg != leg {
 			leg = s.Leg
-			fmt.Fprintf(tab, "%s\tmedian\tlowest\thighest\trounds\tunit\n", leg)
+			_, _ = fmt.Fprintf(tab, "%s\tmedian\tlowest\thighest\trounds\tunit\n", leg)
 		}
-		fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%d\t%s\n", s.Name, number(s.Median()),
+		_, _ = fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%d\t%s\n", s.Name, number(s.Median()),
 			number(slices.Min(s.Rounds)), number(slices.Max(s.Rounds)), len(s.Rounds), s.Unit)
 	}
 	if len(r.Verdicts) > 0 {
-		fmt.Fprintln(tab, "\ntarget\tmeasured\t")
+		_, _ = fmt.Fprintln(tab, "\ntarget\tmeasured\t")
 	}
 	for _, v := range r.Verdicts {
-		fmt.Fprintf(tab, "  %s\t%s\t%s\n", v.Target, number(v.Measured), map[bool]string{true: "met", false: "MISSED"}[v.Met])
+		_, _ = fmt.Fprintf(tab, "  %s\t%s\t%s\n", v.Target, number(v.Measured), map[bool]string{true: "met", false: "MISSED"}[v.Met])
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(tab, "\n%s\n", n)
+		_, _ = fmt.Fprintf(tab, "\n%s\n", n)
 	}
 	return tab.Flush()
 }

@@ -54,7 +54,7 @@ func TestPrintAndSave(t *testing.T) {
 	require.Len(t, files, 2)
 	svg, err := os.Open(files[1])
 	require.NoError(t, err)
-	defer svg.Close()
+	defer func() { _ = svg.Close() }()
 	for d := xml.NewDecoder(svg); ; {
 		if _, err := d.Token(); err != nil {
 			require.True(t, errors.Is(err, io.EOF), "the plot is well-formed: %v", err)

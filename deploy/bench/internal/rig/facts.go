@@ -80,8 +80,8 @@ func fsyncMicros(dir string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("probe fdatasync: %w", err)
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer func() { _ = os.Remove(f.Name()) }()
+	defer func() { _ = f.Close() }()
 	page := make([]byte, 8192)
 	for range 2048 { // 16 MiB, a WAL segment: a file that grows would also sync its size
 		if _, err := f.Write(page); err != nil {

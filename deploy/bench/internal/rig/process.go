@@ -40,7 +40,7 @@ func (r *Rig) Service(name string, env ...string) (*Process, error) {
 		"HTTP_ADDR=" + ports[0], "GRPC_ADDR=" + ports[1], "OPS_ADDR=" + ports[2], "LOG_LEVEL=warn",
 		"REDIS_URL=" + r.RedisURL, "INTERNAL_TOKEN=" + r.InternalToken, "DRAIN_DELAY=0s",
 	}, env...)
-	p, err := r.Program(name, exec.Command(filepath.Join(r.bin, name)), env...)
+	p, err := r.Program(name, exec.Command(filepath.Join(r.bin, name)), env...) //nolint:noctx // Stop ends it, gently
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (r *Rig) Program(name string, cmd *exec.Cmd, env ...string) (*Process, erro
 	if err != nil {
 		return nil, fmt.Errorf("open a log for %s: %w", name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieWithParent()
@@ -98,7 +98,7 @@ func ready(ctx context.Context, url string) bool {
 	if err != nil {
 		return false
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
 }
 
@@ -147,7 +147,7 @@ func (p *Process) Profile(ctx context.Context, seconds int, path string) error {
 	if err != nil {
 		return fmt.Errorf("profile %s: %w", p.name, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("profile %s: %s answers %s", p.name, url, resp.Status)
 	}
@@ -184,11 +184,11 @@ func (p *Process) tail() string {
 func freeAddresses(n int) ([]string, error) {
 	addresses := make([]string, n)
 	for i := range addresses {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // waits for nothing
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		addresses[i] = l.Addr().String()
 	}
 	return addresses, nil

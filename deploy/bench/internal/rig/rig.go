@@ -59,7 +59,7 @@ func Start(ctx context.Context, log io.Writer, services ...string) (_ *Rig, err 
 		}
 	}()
 	for _, name := range services {
-		fmt.Fprintf(log, "building %s\n", name)
+		_, _ = fmt.Fprintf(log, "building %s\n", name)
 		build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(r.bin, name), "./services/"+name+"/cmd/"+name)
 		build.Dir = root
 		if out, err := build.CombinedOutput(); err != nil {

@@ -47,7 +47,7 @@ func (r *Rig) Statements(ctx context.Context, role string) ([]Statement, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open the log of Postgres: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	rows := csv.NewReader(f)
 	rows.FieldsPerRecord = -1
 	var list []Statement
