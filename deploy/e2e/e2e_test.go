@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -24,7 +25,7 @@ func TestTheSuite(t *testing.T) {
 	b := up(t)
 	listener := b.startTail(t)
 	require.True(t, t.Run("login and history", func(t *testing.T) { testLoginAndHistory(t, b) }))
-	require.True(t, t.Run("stream and resume", func(t *testing.T) { testStreamAndResume(t, b) }))
+	require.True(t, t.Run("stream and resume", func(t *testing.T) { testStreamAndResume(t, b, listener) }))
 	require.True(t, t.Run("emit", func(t *testing.T) { testEmit(t, b, listener) }))
 	require.True(t, t.Run("import", func(t *testing.T) { testImport(t, b, listener) }))
 	require.True(t, t.Run("terminate each service under load", func(t *testing.T) { testTerminate(t, b, listener) }))
@@ -79,6 +80,7 @@ func (b *bench) stream(ctx context.Context, query, last string, opened func(), t
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}
+	req.Header.Set("Origin", "http://localhost:3000") // as EventSource in a page sends it
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -86,6 +88,9 @@ func (b *bench) stream(ctx context.Context, query, last string, opened func(), t
 	defer func() { _ = res.Body.Close() }()
 	if got := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || !strings.HasPrefix(got, "text/event-stream") {
 		return fmt.Errorf("%s, %s", res.Status, got)
+	}
+	if got := res.Header.Get("Access-Control-Allow-Origin"); got == "" {
+		return errors.New("a page may not read the stream")
 	}
 	if opened != nil {
 		opened()
@@ -121,7 +126,11 @@ func (b *bench) frames(t *testing.T, n int, query, last string, opened func()) (
 	return got
 }
 
-func testStreamAndResume(t *testing.T, b *bench) {
+func testStreamAndResume(t *testing.T, b *bench, listener *tail) {
+	// A stream that asks for no position begins with what is published next: let what was written be it.
+	before := b.create(t, "before")
+	await(t, "tick tail to show what was before", func() bool { return faults([]int64{before}, listener.seen()) == "" })
+
 	query := "event_type=task.post_create&token=" + b.Token
 	var tasks []int64
 	live := b.frames(t, 1, query, "", func() { tasks = append(tasks, b.create(t, "live\r\n\r\ndata: {}")) })
