@@ -58,6 +58,56 @@ func checkAttributes(text []byte) (path, reason, allowed string) {
 	}
 }
 
+// plainNumbers rewrites an object that checkAttributes has passed with each number as Postgres gives it
+// back: without exponent. So what is compared, limited and stored is the same text, and a few bytes such as
+// 1e308 cannot grow behind a limit. The result is cut off soon after MaxAttributes.
+func plainNumbers(text []byte) []byte {
+	var b bytes.Buffer
+	d, e := jsontext.NewDecoder(bytes.NewReader(text)), jsontext.NewEncoder(&b)
+	for b.Len() <= MaxAttributes {
+		t, err := d.ReadToken()
+		switch {
+		case err != nil: // the end, since the text is well formed
+			return bytes.TrimSpace(b.Bytes())
+		case t.Kind() == '0':
+			err = e.WriteValue(jsontext.Value(plainNumber(t.String())))
+		default:
+			err = e.WriteToken(t)
+		}
+		if err != nil {
+			return text // the checks that follow refuse what cannot be written
+		}
+		if d.StackDepth() == 0 {
+			return bytes.TrimSpace(b.Bytes())
+		}
+	}
+	return b.Bytes()
+}
+
+// plainNumber writes a JSON number as Postgres' numeric does: 1e2 is 100, 1.50e-1 is 0.150, -0 is 0.
+func plainNumber(s string) string {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	shift, _ := strconv.Atoi(cmp.Or(exponent, "0")) // checkToken has seen it
+	digits, negative := strings.CutPrefix(mantissa, "-")
+	whole, fraction, _ := strings.Cut(digits, ".")
+	digits, point := whole+fraction, len(whole)+shift
+	if point < 1 {
+		digits, point = strings.Repeat("0", 1-point)+digits, 1
+	}
+	if point > len(digits) {
+		digits += strings.Repeat("0", point-len(digits))
+	}
+	whole, fraction = strings.TrimLeft(digits[:point], "0"), digits[point:]
+	out := cmp.Or(whole, "0")
+	if fraction != "" {
+		out += "." + fraction
+	}
+	if negative && strings.Trim(digits, "0") != "" {
+		out = "-" + out
+	}
+	return out
+}
+
 // isKey tells whether the token just read was an object's key.
 func isKey(d *jsontext.Decoder) bool {
 	kind, n := d.StackIndex(d.StackDepth())
