@@ -10,6 +10,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
 func TestPassword(t *testing.T) {
@@ -72,4 +73,38 @@ func TestKeyCache(t *testing.T) {
 	require.Equal(t, "TOKEN_INVALID", errs.From(err).Reason, "a revoked key is forgotten in time")
 	_, err = c.Find(t.Context(), "stk_short")
 	require.Equal(t, "TOKEN_MALFORMED", errs.From(err).Reason)
+}
+
+// directory knows one user.
+type directory struct {
+	Users
+	user User
+}
+
+func (d directory) FindUser(_ context.Context, email string) (User, error) {
+	if email != "ann@acme.example" {
+		return User{}, errs.New(errs.NotFound, "NOT_FOUND", "not found")
+	}
+	return d.user, nil
+}
+
+// TestUnknownUserTakesAsLong counts work and no time: whoever tries to log in costs one hash with the
+// same parameters, and gets the same answer.
+func TestUnknownUserTakesAsLong(t *testing.T) {
+	cost := func(hash string) string { return strings.Join(strings.Split(hash, "$")[:4], "$") }
+	stored := HashPassword("secret")
+	s := NewService(directory{user: User{ID: 1, PasswordHash: stored}}, nil, nil, nil, nil, nil, Settings{ParallelHashes: 1}, func() {})
+	var costs []string
+	s.passwords.compare = func(hash, _ string) bool {
+		costs = append(costs, cost(hash))
+		return hash == s.passwords.dummy // even the dummy's own password lets nobody in
+	}
+	var answers []error
+	for _, email := range []string{"ann@acme.example", "nobody@acme.example"} {
+		_, err := s.Login(t.Context(), records.Call{}, email, "nobody's password")
+		answers = append(answers, err)
+	}
+	require.Equal(t, []string{cost(stored), cost(stored)}, costs)
+	require.Equal(t, "LOGIN_FAILED", errs.From(answers[0]).Reason)
+	require.Equal(t, answers[0], answers[1])
 }
