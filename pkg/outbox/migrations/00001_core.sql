@@ -215,7 +215,7 @@ BEGIN
     INTO p FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
    WHERE i.inhparent = 'sametick.events'::regclass ORDER BY upper_bound LIMIT 1;
   SELECT q.snapshot, q.base_id INTO b FROM sametick.relay_batches q ORDER BY q.batch DESC LIMIT 1;
-  IF p.upper_bound > settled + 1 OR b.snapshot IS NULL OR NOT EXISTS (SELECT FROM sametick.events e WHERE e.id >= p.upper_bound) THEN
+  IF p.upper_bound - 1 > settled OR b.snapshot IS NULL OR NOT EXISTS (SELECT FROM sametick.events e WHERE e.id >= p.upper_bound) THEN
     RETURN 0;
   END IF;
   EXECUTE format('SELECT occurred_at FROM %s ORDER BY id DESC LIMIT 1', p.name) INTO newest;
