@@ -73,7 +73,7 @@ func (s *Suite) environment(name string) []string {
 	}
 	switch name {
 	case "api-gateway":
-		env = append(env, "DATABASE_URL="+s.roleURL("sametick_api"), "TOKEN_SIGNING_KEY="+s.Secrets.SigningKey,
+		env = append(env, "CORS_ORIGINS=*", "DATABASE_URL="+s.roleURL("sametick_api"), "TOKEN_SIGNING_KEY="+s.Secrets.SigningKey,
 			"RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "SSE_URL=http://"+local(s.o.Ports["sse-gateway"].HTTP),
 			"STREAM_ADDR="+local(s.o.Ports["sse-gateway"].GRPC))
 	case "outbox-relay":

@@ -25,6 +25,7 @@ type Config struct {
 	PublicKeys       string         `env:"TOKEN_PUBLIC_KEYS,required" help:"keys that verify access tokens" allowed:"kid:base64 of an Ed25519 public key, several separated by commas"`
 	AccessTTL        time.Duration  `env:"ACCESS_TOKEN_TTL" envDefault:"1h" help:"life of an access token"`
 	RefreshTTL       time.Duration  `env:"REFRESH_TOKEN_TTL" envDefault:"720h" help:"life of a refresh token"`
+	CORSOrigins      []string       `env:"CORS_ORIGINS" help:"web origins whose pages may call the API" allowed:"* or https://app.example.com, several separated by commas"`
 	TrustedProxies   []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks whose X-Forwarded-For is believed" allowed:"CIDR, several separated by commas"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -170,7 +171,7 @@ func TestStream(t *testing.T) {
 		s.stop(s.g.parts[i]) // does not wait for the open stream's client
 	}
 	_, err = io.Copy(io.Discard, res.Body)
-	require.Error(t, err, "cut, so that the client comes back")
+	require.NoError(t, err, "ended, not broken off: clients come back after either")
 	require.NoError(t, res.Body.Close())
 	http.DefaultClient.CloseIdleConnections()
 }
@@ -184,7 +185,9 @@ func TestStreamUnavailable(t *testing.T) {
 }
 
 func TestComponents(t *testing.T) {
-	lifecycletest.Stress(t, func() lifecycle.Component { return rest.NewStreams(http.NotFoundHandler(), 0) })
+	lifecycletest.Stress(t, func() lifecycle.Component {
+		return rest.NewStreams(http.NotFoundHandler(), 0, slog.New(slog.DiscardHandler))
+	})
 	lifecycletest.Stress(t, func() lifecycle.Component {
 		return newFront(func() string { return "[::]:1" }, rest.Options{}, rpc.ClientOptions{})
 	})

@@ -163,11 +163,11 @@ func (g *gateway) buildHTTP(context.Context) error {
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, MaxIdleConnsPerHost: 16,
 		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true}
 	g.add(lifecycle.Closer(transport.CloseIdleConnections))
-	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, g.log), min(maxSpread, g.config.ShutdownGrace/3))
+	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, g.log), min(maxSpread, g.config.ShutdownGrace/3), g.log)
 	front := newFront(g.grpc.Addr, rest.Options{Secret: g.secret, Stream: streams, Proxies: g.config.TrustedProxies, Log: g.log},
 		rpc.ClientOptions{Tracer: g.tracing.Provider(), MaxRecvBytes: maxAnswer})
 	g.add(front)
-	g.http = lifecycle.NewHTTP("http", g.config.HTTPAddr, &http.Server{Handler: front, ReadHeaderTimeout: 10 * time.Second,
+	g.http = lifecycle.NewHTTP("http", g.config.HTTPAddr, &http.Server{Handler: rest.WithCORS(front, g.config.CORSOrigins), ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
 	g.add(g.http)
 	g.add(streams)

@@ -35,8 +35,12 @@ func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log
 			r.Out.Header.Set("X-Request-Id", telemetry.RequestID(r.In.Context()))
 		},
 		// The request id is on the answer already.
-		ModifyResponse: func(res *http.Response) error { res.Header.Del("X-Request-Id"); return nil },
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ModifyResponse: func(res *http.Response) error {
+			res.Header.Del("X-Request-Id")
+			res.Body = endsCleanly{res.Body, res.Request.Context()}
+			return nil
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() == nil {
 				log.WarnContext(r.Context(), "event stream unreachable", "error", err)

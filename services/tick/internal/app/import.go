@@ -67,6 +67,10 @@ func (c *command) runImport(ctx context.Context, name string, im *importer.Impor
 	done.stop()
 	n := &im.Counts
 	took := time.Since(started).Seconds()
+	if err == nil && ctx.Err() == nil && n.Existed.Load() == n.Workflows.Load()+n.Steps.Load()+n.Employees.Load()+n.Teams.Load() && n.Existed.Load() > 0 {
+		_, _ = fmt.Fprintf(c.stderr, "nothing new: all %d records were there before\n", n.Existed.Load())
+		return nil
+	}
 	_, _ = fmt.Fprintf(c.stderr, "%d workflows, %d steps, %d employees, %d teams in %.1f s (%.0f steps/s); %d records were there before\n",
 		n.Workflows.Load(), n.Steps.Load(), n.Employees.Load(), n.Teams.Load(), took, float64(n.Steps.Load())/took, n.Existed.Load())
 	if err != nil && !errors.Is(err, context.Canceled) {

@@ -115,7 +115,7 @@ func once(ctx context.Context, c *client.Client, filter url.Values, from string,
 	err = messages(&heard{res.Body, silence}, func(m message) error {
 		switch {
 		case m.event == "reset":
-			h.Notice("some events are no longer kept: " + m.data)
+			h.Notice("nothing continues from that position; going on with the first that does: " + m.data)
 		case m.hasData:
 			if err := deliver(m.data, h); err != nil {
 				return err
