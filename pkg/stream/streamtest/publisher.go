@@ -7,36 +7,42 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/sametick/sametick/pkg/devstack"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/redisconn"
 	"github.com/sametick/sametick/pkg/stream"
 )
 
+// Server is a Redis that can crash; redistest.New gives one.
+type Server interface {
+	Kill() error
+	Start(ctx context.Context) error
+}
+
 // Publisher puts a Log into a Redis, in the form of the relay. For one goroutine.
 type Publisher struct {
 	log    *Log
-	server *devstack.Redis
+	url    string
+	server Server
 	client rueidis.Client
 	done   [event.Shards]int64
 }
 
-// NewPublisher publishes into a server until the test ends.
-func NewPublisher(t testing.TB, log *Log, server *devstack.Redis) *Publisher {
+// NewPublisher publishes into a server, at the same URL after a crash, until the test ends.
+func NewPublisher(t testing.TB, log *Log, url string, server Server) *Publisher {
 	t.Helper()
-	c, err := redisconn.Open(t.Context(), server.URL, redisconn.Options{})
+	c, err := redisconn.Open(t.Context(), url, redisconn.Options{})
 	if err != nil {
 		t.Fatalf("streamtest: %v", err)
 	}
 	t.Cleanup(c.Close)
-	return &Publisher{log: log, server: server, client: c}
+	return &Publisher{log: log, url: url, server: server, client: c}
 }
 
 // Redis gives the reader's side of the server, closed when the test ends.
 func (p *Publisher) Redis(t testing.TB) *stream.Redis {
 	t.Helper()
 	r := stream.NewRedis(func(ctx context.Context) (rueidis.Client, error) {
-		return redisconn.Open(ctx, p.server.URL, redisconn.Options{})
+		return redisconn.Open(ctx, p.url, redisconn.Options{})
 	})
 	t.Cleanup(r.Close)
 	return r

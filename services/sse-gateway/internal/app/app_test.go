@@ -67,7 +67,7 @@ type suite struct {
 
 func newSuite(t *testing.T) *suite {
 	s := &suite{t: t, log: streamtest.NewLog(), redis: redistest.New(t), org: 42}
-	s.pub = streamtest.NewPublisher(t, s.log, s.redis)
+	s.pub = streamtest.NewPublisher(t, s.log, s.redis.URL, s.redis)
 	signing, public, err := auth.GenerateKey("k1")
 	require.NoError(t, err)
 	s.signer, err = auth.ParseSigner(signing)
