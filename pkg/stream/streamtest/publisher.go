@@ -30,12 +30,17 @@ type Publisher struct {
 // NewPublisher publishes into a server, at the same URL after a crash, until the test ends.
 func NewPublisher(t testing.TB, log *Log, url string, server Server) *Publisher {
 	t.Helper()
-	c, err := redisconn.Open(t.Context(), url, redisconn.Options{})
-	if err != nil {
+	p := &Publisher{log: log, url: url, server: server}
+	if err := p.connect(t.Context()); err != nil {
 		t.Fatalf("streamtest: %v", err)
 	}
-	t.Cleanup(c.Close)
-	return &Publisher{log: log, url: url, server: server, client: c}
+	t.Cleanup(func() { p.client.Close() })
+	return p
+}
+
+func (p *Publisher) connect(ctx context.Context) (err error) {
+	p.client, err = redisconn.Open(ctx, p.url, redisconn.Options{})
+	return err //nolint:wrapcheck // a test reads it
 }
 
 // Redis gives the reader's side of the server, closed when the test ends.
@@ -117,5 +122,9 @@ func (p *Publisher) Restart(ctx context.Context) error {
 	if err := p.server.Kill(); err != nil {
 		return err //nolint:wrapcheck // a test reads it
 	}
-	return p.server.Start(ctx) //nolint:wrapcheck // a test reads it
+	if err := p.server.Start(ctx); err != nil {
+		return err //nolint:wrapcheck // a test reads it
+	}
+	p.client.Close() // it has connections that do not know yet that they are dead
+	return p.connect(ctx)
 }
