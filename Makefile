@@ -102,7 +102,7 @@ verify-vuln: tools-lint
 # ---- running ----
 
 up: ## the whole suite on this machine: prints a URL and a token; Ctrl-C stops it
-	@go run ./deploy/dev
+	@mkdir -p .dev/bin && go build -o .dev/bin/dev ./deploy/dev && exec .dev/bin/dev
 
 torture: ## crash everything and count: lost, twice, out of order, gaps (ARGS=…)
 	@go run ./deploy/torture $(ARGS)

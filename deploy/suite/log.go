@@ -82,6 +82,17 @@ func warning(line string) (string, bool) {
 	return text, true
 }
 
+// readable is warning for several lines.
+func readable(lines string) string {
+	var shown []string
+	for line := range strings.Lines(lines) {
+		if text, ok := warning(strings.TrimRight(line, "\n")); ok {
+			shown = append(shown, text)
+		}
+	}
+	return strings.Join(shown, "\n")
+}
+
 func (l *logFile) last() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

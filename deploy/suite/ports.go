@@ -79,7 +79,9 @@ func (s *Suite) environment(name string) []string {
 	case "outbox-relay":
 		env = append(env, "DATABASE_URL="+s.roleURL("sametick_relay"))
 	case "sse-gateway":
-		env = append(env, "RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "API_ADDR="+local(s.o.Ports["api-gateway"].GRPC))
+		// A page under development comes from any port. A stream needs a token and takes no cookie, so
+		// that a foreign page gains nothing by this.
+		env = append(env, "CORS_ORIGINS=*", "RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "API_ADDR="+local(s.o.Ports["api-gateway"].GRPC))
 	}
 	return append(env, s.o.Extra[name]...)
 }

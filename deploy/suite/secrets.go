@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,9 @@ type Secrets struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 	APIKey   string `json:"api_key"`
+	// OwnDatabaseURL and OwnRedisURL are those of the private servers, once they have run.
+	OwnDatabaseURL string `json:"own_database_url,omitempty"`
+	OwnRedisURL    string `json:"own_redis_url,omitempty"`
 }
 
 func (s *Suite) secretsFile() string { return filepath.Join(s.o.Dir, "secrets.json") }
@@ -78,14 +82,25 @@ func writeFile(name string, b []byte) error {
 	return nil
 }
 
-// roleURL is the database as a service sees it.
+// roleURL is the database as a service sees it, whatever form the given address has. A form that
+// carried the administrator's name past this would also carry services past row-level security.
 func (s *Suite) roleURL(role string) string {
-	u, err := url.Parse(s.DatabaseURL)
-	if err != nil {
-		return s.DatabaseURL // the connection says what is wrong with it
+	scheme, rest, ok := strings.Cut(s.DatabaseURL, "://")
+	if !ok { // keywords and values: of two, libpq and pgx take the later one
+		return fmt.Sprintf("%s user='%s' password='%s'", s.DatabaseURL, role, s.Secrets.RolePassword)
 	}
-	u.User = url.UserPassword(role, s.Secrets.RolePassword)
-	return u.String()
+	// By hand, because net/url knows no list of hosts.
+	rest, query, _ := strings.Cut(rest, "?")
+	authority, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndex(authority, "@"); at >= 0 {
+		authority = authority[at+1:]
+	}
+	kept := slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		return err != nil || name == "" || name == "user" || name == "password"
+	})
+	return fmt.Sprintf("%s://%s@%s/%s?%s", scheme, url.UserPassword(role, s.Secrets.RolePassword), authority, path, strings.Join(kept, "&"))
 }
 
 // setRolePasswords lets the services' roles in: migrations make them without a password.

@@ -82,8 +82,13 @@ func (s *Suite) StartService(name string) error {
 	s.services = append(s.services, svc)
 	go func() { // ends with the process, which stop waits for
 		<-proc.Done()
+		// First whether we ended it: a select over both would choose at random.
 		select {
 		case <-svc.stopping:
+			return
+		default:
+		}
+		select {
 		case s.died <- svc:
 		default:
 		}

@@ -134,16 +134,32 @@ func (s *Suite) takeDir(context.Context) error {
 	return nil
 }
 
+// foreign reads the URL of a store that somebody else runs. One that a shell has sourced from our own env
+// file names the private server, which we have to start.
+func (s *Suite) foreign(name, own string) string {
+	if url := s.getenv(name); url != own {
+		return url
+	}
+	return ""
+}
+
 func (s *Suite) startStores(ctx context.Context) error {
+	databaseURL, redisURL := s.foreign("DATABASE_URL", s.Secrets.OwnDatabaseURL), s.foreign("REDIS_URL", s.Secrets.OwnRedisURL)
 	stack, err := devstack.Start(ctx, devstack.Options{
 		Dir: s.o.Dir, Settings: s.o.Settings, Log: s.o.Log,
-		DatabaseURL: s.getenv("DATABASE_URL"), RedisURL: s.getenv("REDIS_URL"),
+		DatabaseURL: databaseURL, RedisURL: redisURL,
 	})
 	if err != nil {
 		return err
 	}
 	s.stack, s.DatabaseURL, s.RedisURL = stack, stack.DatabaseURL, stack.RedisURL
-	return nil
+	if databaseURL == "" {
+		s.Secrets.OwnDatabaseURL = s.DatabaseURL
+	}
+	if redisURL == "" {
+		s.Secrets.OwnRedisURL = s.RedisURL
+	}
+	return s.saveSecrets()
 }
 
 // migrate runs the owners' migrations as the superuser, then lets the services' roles in.
@@ -191,7 +207,7 @@ func (s *Suite) runOnce(ctx context.Context, name, databaseURL string, args ...s
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return nil, fmt.Errorf("%s %s: %w: %s", name, args[0], err, lastLines(exit.Stderr, 5))
+		return nil, fmt.Errorf("%s %s: %w: %s", name, args[0], err, readable(lastLines(exit.Stderr, 5)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", name, args[0], err)

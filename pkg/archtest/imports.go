@@ -88,9 +88,10 @@ func under(i, prefix string) bool {
 	return i == prefix || strings.HasPrefix(i, strings.TrimSuffix(prefix, "/")+"/")
 }
 
+// mayUseTestOnly: a package whose name ends in "test" supports tests, wherever it lies.
 func mayUseTestOnly(dir string) bool {
 	p, ok := strings.CutPrefix(dir, "pkg/")
-	return dir == "deploy" || strings.HasPrefix(dir, "deploy/") || ok && slices.Contains(testOnly, top(p))
+	return strings.HasSuffix(dir, "test") || dir == "deploy" || strings.HasPrefix(dir, "deploy/") || ok && slices.Contains(testOnly, top(p))
 }
 
 // service is the name of the service a directory or import path belongs to, or "".
@@ -105,7 +106,7 @@ func service(p string) string {
 func layer(dir, i string) string {
 	from, ok1 := strings.CutPrefix(dir, "pkg/")
 	to, ok2 := strings.CutPrefix(i, "pkg/")
-	if !ok1 || !ok2 {
+	if !ok1 || !ok2 || strings.HasSuffix(dir, "test") {
 		return ""
 	}
 	from, to = top(from), top(to)

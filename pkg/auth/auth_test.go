@@ -70,6 +70,27 @@ func TestLeeway(t *testing.T) {
 	}
 }
 
+// A token that was good once must not stay good: not past its end, not when a byte of it differs.
+func TestKnownTokens(t *testing.T) {
+	s, public := keys(t, "k")
+	token, p, err := s.Sign(auth.Principal{OrgID: 1, Subject: "user:1"}, time.Minute)
+	require.NoError(t, err)
+	now := p.ExpiresAt.Add(-time.Second)
+	v := verifier(t, public, auth.WithClock(func() time.Time { return now }))
+	for range 3 {
+		got, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.Equal(t, p.TokenID, got.TokenID)
+	}
+	for _, forged := range []string{token[:len(token)-4] + "AAAA", token + "A", " " + token} {
+		_, err = v.Verify(t.Context(), forged)
+		require.Equal(t, errs.Unauthenticated, errs.KindOf(err), forged)
+	}
+	now = p.ExpiresAt.Add(31 * time.Second)
+	_, err = v.Verify(t.Context(), token)
+	require.Equal(t, "TOKEN_EXPIRED", errs.From(err).Reason)
+}
+
 func TestRefused(t *testing.T) {
 	s, public := keys(t, "k")
 	forger, _ := keys(t, "k")

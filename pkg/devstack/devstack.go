@@ -1,6 +1,8 @@
 // Package devstack runs a private Postgres and Redis for development and tests on a machine where
 // nothing is configured: as processes of the caller, in a directory of the caller's, on loopback,
-// behind a generated password. They end with the caller, even when it is killed.
+// behind a generated password. They end with the caller, even when it is killed. The servers' programs
+// are found on the machine, else run by Docker, else installed by the system's package manager, else
+// the error names the command to run.
 //
 // Only tests, deploy/ and pkg/pgtest and pkg/redistest import it; no service does.
 package devstack
@@ -8,7 +10,6 @@ package devstack
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 )
@@ -17,8 +18,9 @@ import (
 type Options struct {
 	// Dir holds the data and survives the stack: the next Start goes on with it.
 	Dir string
-	// Postgres has further settings of postgresql.conf.
+	// Settings and Fresh are Postgres', see PostgresOptions.
 	Settings map[string]string
+	Fresh    bool
 	// DatabaseURL and RedisURL, when set, name servers to use instead of starting them.
 	DatabaseURL, RedisURL string
 	// Log gets one line for each thing that takes time; nil discards them.
@@ -34,25 +36,24 @@ type Stack struct {
 	redis    *Redis
 }
 
-// Start starts what the options do not name. It finds server binaries, else installs them by the
-// system's package manager, else says which command to run. Start is for one process at a time per
-// Dir; a second one gets an error that names the first.
+// Start starts what the options do not name. It is for one process at a time per Dir: a second one gets
+// ErrInUse, with the first one's pid.
 func Start(ctx context.Context, o Options) (*Stack, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
 	s := &Stack{DatabaseURL: o.DatabaseURL, RedisURL: o.RedisURL}
 	if s.DatabaseURL == "" {
-		p, err := StartPostgres(ctx, PostgresOptions{Dir: filepath.Join(o.Dir, "postgres"), Settings: o.Settings, Log: o.Log})
+		p, err := StartPostgres(ctx, PostgresOptions{Dir: filepath.Join(o.Dir, "postgres"), Settings: o.Settings, Fresh: o.Fresh, Log: o.Log})
 		if err != nil {
-			return nil, fmt.Errorf("start Postgres: %w", err)
+			return nil, err
 		}
 		s.postgres, s.DatabaseURL = p, p.URL
 	}
 	if s.RedisURL == "" {
 		r, err := StartRedis(ctx, RedisOptions{Dir: filepath.Join(o.Dir, "redis"), Log: o.Log})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("start Redis: %w", err), s.Stop())
+			return nil, errors.Join(err, s.Stop())
 		}
 		s.redis, s.RedisURL = r, r.URL
 	}

@@ -1,8 +1,8 @@
 package devstack
 
 import (
+	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -10,81 +10,80 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
-
-// startTimeout bounds a server's start, crash recovery included.
-const startTimeout = 60 * time.Second
 
 // PostgresOptions configures a private Postgres.
 type PostgresOptions struct {
 	// Dir holds the data and survives the server.
 	Dir string
-	// Settings are added to postgresql.conf's; fsync stays on unless they say otherwise.
+	// Settings are added to postgresql.conf's; fsync stays on unless they say otherwise. With fsync off,
+	// data whose server did not shut down in order is made anew: nothing says that it is whole.
 	Settings map[string]string
+	// Fresh begins with new data in any case.
+	Fresh bool
 	// Log gets a line for what takes time; nil discards it.
 	Log io.Writer
 }
 
 // Postgres is a private server. Its methods are for one goroutine.
 type Postgres struct {
-	// URL connects as the superuser `sametick` to the database `sametick`, over loopback.
+	// URL connects as the superuser `sametick` to the database `sametick`, over loopback. It stays the
+	// same over Stop, Kill and Start.
 	URL string
 
-	dir     string
-	binary  string
-	account account
-	args    []string
-	proc    *Process
+	engine   postgresEngine
+	dir      string
+	port     int
+	password string
+	settings map[string]string
+	leash    *leash // nil while the server is down by Stop or Kill
+}
+
+// postgresEngine is how a server is made and run: by binaries of this machine, or by Docker.
+type postgresEngine interface {
+	// prepare makes dir (of which it may answer another that stands for it).
+	prepare(log io.Writer, dir string) (string, error)
+	// initialise makes the data unless it is there; lock is handed to what it runs.
+	initialise(ctx context.Context, p *Postgres, o PostgresOptions, lock *os.File) error
+	// run starts the server and waits until it accepts connections.
+	run(ctx context.Context, p *Postgres, lock, log *os.File) (*leash, error)
+	// signal sends SIGQUIT or SIGKILL to the server's first process.
+	signal(p *Postgres, sig syscall.Signal) error
 }
 
 // StartPostgres makes the data directory when there is none and starts a server in it on a free port
-// of loopback, the same as last time when that is free. TCP only, so that no stale socket is in the
-// way, and by password, since loopback is every local user's.
+// of loopback, the same as last time when that is free. TCP only, so that no stale or overlong socket
+// path is in the way, and by password (scram), since loopback is every local user's. The server ends
+// when this process does. A directory in use gives ErrInUse.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	binary, err := needBinary(ctx, o.Log, "postgres", func(m packages) string { return m.postgres })
+	engine, err := findPostgres(ctx, o.Log, o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	acc, err := serverAccount()
+	dir, err := engine.prepare(o.Log, o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := acc.prepare(o.Dir)
+	lock, err := lockDir(ctx, dir, "the Postgres")
 	if err != nil {
 		return nil, err
 	}
-	if dir != o.Dir {
-		_, _ = fmt.Fprintf(o.Log, "Postgres keeps its data in %s\n", dir)
-	}
-	password, err := initData(ctx, o.Log, acc, filepath.Dir(binary), dir)
-	if err != nil {
+	defer func() { _ = lock.Close() }()
+	p := &Postgres{engine: engine, dir: dir, settings: o.Settings}
+	if err := engine.initialise(ctx, p, o, lock); err != nil {
 		return nil, err
 	}
-	if err := refuseSecond(filepath.Join(dir, "data", "postmaster.pid"), "Postgres"); err != nil {
-		return nil, err
-	}
-	port, err := choosePort(filepath.Join(dir, "port"))
-	if err != nil {
-		return nil, err
-	}
-	p := &Postgres{dir: dir, binary: binary, account: acc, args: postgresArgs(dir, port, o.Settings)}
-	p.URL = (&url.URL{
-		Scheme: "postgres", User: url.UserPassword("sametick", password),
-		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/sametick", RawQuery: "sslmode=disable",
-	}).String()
-	if err := p.Start(ctx); err != nil {
+	if err := p.up(ctx, o.Log, lock); err != nil {
 		return nil, err
 	}
 	if err := p.createDatabase(ctx); err != nil {
@@ -93,97 +92,122 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	return p, nil
 }
 
-func postgresArgs(dir string, port int, settings map[string]string) []string {
-	all := map[string]string{
-		"listen_addresses": "127.0.0.1", "port": strconv.Itoa(port), "unix_socket_directories": "",
-		"max_connections": "300", "shared_buffers": "256MB", "timezone": "UTC", "log_timezone": "UTC",
-		"max_wal_size": "4GB", "log_min_messages": "fatal",
-	}
-	maps.Copy(all, settings)
-	args := []string{"-D", filepath.Join(dir, "data")}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		args = append(args, "-c", name+"="+all[name])
-	}
-	return args
-}
-
-// initData runs initdb into a directory beside the data and renames it when it is whole, so that an
-// interrupted first start leaves nothing that looks like data. It answers the superuser's password.
-func initData(ctx context.Context, log io.Writer, acc account, bin, dir string) (string, error) {
-	secret := filepath.Join(dir, "password")
-	data := filepath.Join(dir, "data")
-	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
-		password, err := os.ReadFile(secret) //nolint:gosec // a path of ours
-		if err != nil {
-			return "", fmt.Errorf("the data in %s has no readable password file (%w): remove %s to begin anew", data, err, dir)
+// up starts the server, on another port when the one chosen is taken between the look and the bind.
+func (p *Postgres) up(ctx context.Context, log io.Writer, lock *os.File) error {
+	for attempt := 1; ; attempt++ {
+		if err := p.choosePort(log); err != nil {
+			return err
 		}
-		return strings.TrimSpace(string(password)), nil
-	}
-	_, _ = fmt.Fprintf(log, "initialising Postgres in %s\n", data)
-	password := rand.Text()
-	if err := os.WriteFile(secret, []byte(password+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot write to %s: %w: free space, or make it writable", dir, err)
-	}
-	if err := acc.own(dir); err != nil {
-		return "", err
-	}
-	if acc.attr != nil {
-		if err := os.Chown(secret, acc.uid, acc.gid); err != nil {
-			return "", fmt.Errorf("password file: %w", err)
+		err := p.attempt(ctx, lock)
+		if err == nil || attempt == 3 || ctx.Err() != nil || portFree(p.port) {
+			return err
 		}
 	}
-	half := filepath.Join(dir, "data.new")
-	if err := os.RemoveAll(half); err != nil {
-		return "", fmt.Errorf("remove what an interrupted start left: %w", err)
-	}
-	if err := run(ctx, io.Discard, []string{"LC_ALL=C"}, acc.attributes(), filepath.Join(bin, "initdb"), "-D", half, "-U", "sametick",
-		"--pwfile", secret, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
-		return "", fmt.Errorf("initialise Postgres (is there space in %s?): %w", dir, err)
-	}
-	if err := os.Rename(half, data); err != nil {
-		return "", fmt.Errorf("data directory: %w", err)
-	}
-	return password, nil
 }
 
-// Start starts the server again after Stop or Kill, on the same port, and waits until it answers.
-func (p *Postgres) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	cmd := exec.Command(p.binary, p.args...) //nolint:gosec,noctx // the server outlives this context
-	cmd.SysProcAttr = p.account.attributes()
-	cmd.Dir = p.dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	proc, err := StartProcess(cmd, syscall.SIGINT)
+// choosePort keeps the port once the URL is known to others.
+func (p *Postgres) choosePort(log io.Writer) error {
+	if p.URL != "" && p.leash == nil && p.port > 0 && portFree(p.port) {
+		return nil
+	}
+	port, err := choosePort(log, filepath.Join(p.dir, "port"), "Postgres")
 	if err != nil {
 		return err
 	}
-	p.proc = proc
-	if err := proc.await(ctx, "Postgres", p.ping); err != nil {
-		return errors.Join(err, proc.Stop(syscall.SIGQUIT))
+	p.port = port
+	p.URL = (&url.URL{
+		Scheme: "postgres", User: url.UserPassword("sametick", p.password),
+		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/sametick", RawQuery: "sslmode=disable",
+	}).String()
+	return nil
+}
+
+func (p *Postgres) attempt(ctx context.Context, lock *os.File) error {
+	name := filepath.Join(p.dir, "log")
+	log, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_RDWR, 0o600) //nolint:gosec // a path of ours
+	if err != nil {
+		return unwritable(p.dir, err)
+	}
+	defer func() { _ = log.Close() }()
+	if p.leash, err = p.engine.run(ctx, p, lock, log); err != nil {
+		return fmt.Errorf("start Postgres: %w: %s (all of it is in %s)", err, lastLines(name), name)
 	}
 	return nil
 }
 
-// ping connects to the database that always exists.
-func (p *Postgres) ping(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, p.database("postgres"))
-	if err != nil {
-		return err //nolint:wrapcheck // await adds what was waited for
+// setting is one of postgresql.conf.
+type setting struct{ name, value string }
+
+// settingList has the defaults of a private server and the caller's settings over them.
+func (p *Postgres) settingList(listen string, port int) []setting {
+	all := map[string]string{
+		"listen_addresses": listen, "port": strconv.Itoa(port), "unix_socket_directories": "",
+		"password_encryption": "scram-sha-256", "wal_level": "replica",
+		"max_connections": "300", "shared_buffers": "256MB", "timezone": "UTC", "log_timezone": "UTC",
+		"max_wal_size": "4GB", "log_min_messages": "warning", "log_min_error_statement": "panic",
 	}
-	return conn.Close(ctx) //nolint:wrapcheck // as above
+	maps.Copy(all, p.settings)
+	var list []setting
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, setting{name, all[name]})
+	}
+	return list
 }
 
-func (p *Postgres) database(name string) string {
-	return strings.Replace(p.URL, "/sametick?", "/"+name+"?", 1)
+// Start starts the server again after Stop, Kill or a death of its own, and waits until it answers.
+func (p *Postgres) Start(ctx context.Context) error {
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	lock, err := lockDir(ctx, p.dir, "the Postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	if !portFree(p.port) {
+		return fmt.Errorf("port %d, which Postgres had, is taken by another program: end that one", p.port)
+	}
+	return p.attempt(ctx, lock)
 }
+
+// Restart stops the server fast and starts it again.
+func (p *Postgres) Restart(ctx context.Context) error { return p.Start(ctx) }
+
+// Stop shuts down fast: sessions are ended, data is whole. It returns when no process of the server is
+// left, and does nothing when there is none.
+func (p *Postgres) Stop() error {
+	if p.leash == nil {
+		return nil
+	}
+	err := p.leash.release()
+	p.leash = nil
+	return errors.Join(err, awaitFree(p.dir))
+}
+
+// Kill shuts down as a crash does (immediate, nothing is written any more): the next Start recovers.
+func (p *Postgres) Kill() error {
+	if p.leash == nil {
+		return nil
+	}
+	if err := p.engine.signal(p, syscall.SIGQUIT); err != nil {
+		return err
+	}
+	return p.Stop()
+}
+
+// PID is the postmaster's, 0 when the server is down. Send it SIGKILL for a crash harder than Kill.
+func (p *Postgres) PID() int { return readPID(filepath.Join(p.dir, "data", "postmaster.pid")) }
+
+// Dir is where the data and the server's log are: PostgresOptions.Dir, unless the server's account
+// cannot enter that.
+func (p *Postgres) Dir() string { return p.dir }
 
 func (p *Postgres) createDatabase(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, p.database("postgres"))
+	conn, err := pgx.Connect(ctx, strings.Replace(p.URL, "/sametick?", "/postgres?", 1))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() { _ = conn.Close(ctx) }()
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var exists bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'sametick')").Scan(&exists); err != nil {
 		return fmt.Errorf("look for the database: %w", err)
@@ -197,55 +221,21 @@ func (p *Postgres) createDatabase(ctx context.Context) error {
 	return nil
 }
 
-// Stop shuts down fast: sessions are ended, data is whole.
-func (p *Postgres) Stop() error { return p.proc.Stop(syscall.SIGINT) }
-
-// Kill shuts down as a crash does (immediate): the next Start recovers.
-func (p *Postgres) Kill() error { return p.proc.Stop(syscall.SIGQUIT) }
-
-// PID is the postmaster's.
-func (p *Postgres) PID() int { return p.proc.cmd.Process.Pid }
-
-// refuseSecond reports a server that still runs on the same data.
-func refuseSecond(pidFile, what string) error {
-	b, err := os.ReadFile(pidFile) //nolint:gosec // a path of ours
+// lastLines gives the end of a server's log, for the error that says why it did not start.
+func lastLines(file string) string {
+	f, err := os.Open(file) //nolint:gosec // a path of ours
 	if err != nil {
-		return nil //nolint:nilerr // no file, no server
+		return "its log cannot be read: " + err.Error()
 	}
-	first, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 0 || syscall.Kill(pid, 0) != nil {
-		return nil //nolint:nilerr // stale: the server cleans it up
-	}
-	return fmt.Errorf("%s already runs on this data, as process %d: stop what started it, or `kill %d`", what, pid, pid)
-}
-
-// choosePort gives the port that the file remembers if it is free, else a free one, which it then
-// remembers.
-func choosePort(file string) (int, error) {
-	if b, err := os.ReadFile(file); err == nil { //nolint:gosec // a path of ours
-		if port, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && portFree(port) {
-			return port, nil
+	defer func() { _ = f.Close() }()
+	var lines []string
+	for in := bufio.NewScanner(f); in.Scan(); {
+		if line := strings.TrimSpace(in.Text()); line != "" {
+			lines = append(lines, line)
 		}
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // no name to resolve
-	if err != nil {
-		return 0, fmt.Errorf("no free port on 127.0.0.1: %w", err)
+	if len(lines) == 0 {
+		return "it said nothing"
 	}
-	port := l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener's
-	if err := l.Close(); err != nil {
-		return 0, fmt.Errorf("port %d: %w", port, err)
-	}
-	if err := os.WriteFile(file, []byte(strconv.Itoa(port)+"\n"), 0o600); err != nil {
-		return 0, fmt.Errorf("cannot write to the data directory: %w: free space, or make it writable", err)
-	}
-	return port, nil
-}
-
-func portFree(port int) bool {
-	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // no name to resolve
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
+	return strings.Join(lines[max(0, len(lines)-6):], "; ")
 }

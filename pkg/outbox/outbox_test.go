@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -113,6 +114,48 @@ func TestWhatIsNoEventIsRefusedWhole(t *testing.T) {
 	require.Zero(t, rows, "one bad event refuses the whole call")
 }
 
+// TestNoEventIsTooLargeToRead: one that no reader can hold would stop the relay for everybody, and
+// history cannot be mended. A number of eight characters prints as 131,072 digits.
+func TestNoEventIsTooLargeToRead(t *testing.T) {
+	t.Parallel()
+	pool := database(t).Pool(t)
+	for name, extra := range map[string]string{
+		"large numbers": `{"x":[` + strings.Repeat("1e131071,", 9000) + `1]}`,
+		"small numbers": `{"x":{"y":1e-16000}}`,
+		"grown numbers": `{"x":[` + strings.Repeat("1e308,", 43000) + `1]}`,
+		"long text":     `{"x":"` + strings.Repeat("x", 3<<20) + `"}`,
+	} {
+		_, err := pool.Exec(t.Context(), "SELECT sametick.record_event(1, 'task', 1, 'post_update', extra => $1::jsonb)", extra)
+		require.ErrorContains(t, err, "too large", name)
+		_, err = pool.Exec(t.Context(), "SELECT sametick.record_event(1, 'task', 1, 'post_update', changes => $1::jsonb)", extra)
+		require.ErrorContains(t, err, "too large", name)
+	}
+	_, err := pool.Exec(t.Context(), "SELECT sametick.record_event(1, 'task', 1, 'post_update', extra => $1::jsonb)", `{"x":[0,1e308,-0.0,1e-300]}`)
+	require.NoError(t, err)
+}
+
+// TestContextKeysAreTheEventsOwn: types are those of the contract, and extra cannot stand in for them.
+func TestContextKeysAreTheEventsOwn(t *testing.T) {
+	t.Parallel()
+	pool := database(t).Pool(t)
+	for _, e := range []string{
+		`{"org_id":"1","aggregate_type":"task","aggregate_id":7,"action":"x"}`,
+		`{"org_id":1,"aggregate_type":"task","aggregate_id":" 7 ","action":"x"}`,
+		`{"org_id":1,"aggregate_type":"task","aggregate_id":7,"action":"x","record_name":{"a":1}}`,
+		`{"org_id":1,"aggregate_type":"task","aggregate_id":7,"action":"x","workflow_id":"x"}`,
+	} {
+		_, err := pool.Exec(t.Context(), "SELECT sametick.record_events($1::jsonb)", "["+e+"]")
+		require.ErrorContains(t, err, "not an event", e)
+	}
+	_, err := pool.Exec(t.Context(), `SELECT sametick.record_events('[{"org_id":1,"aggregate_type":"task","aggregate_id":7,"action":"x"}]', '{"actor_id":"9"}')`)
+	require.Error(t, err)
+	_, err = pool.Exec(t.Context(), `SELECT sametick.record_event(1, 'task', 7, 'x', extra => '{"step_id":"evil","org_id":2,"mine":1}')`)
+	require.NoError(t, err)
+	var payload string
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT payload - 'timestamp' FROM sametick.events").Scan(&payload))
+	require.JSONEq(t, `{"org_id":1,"actor_id":null,"record_id":7,"record_type":"task","action":"x","mine":1}`, payload)
+}
+
 // TestHistoryIsAppendOnly tries as the superuser, who bypasses grants and policies.
 func TestHistoryIsAppendOnly(t *testing.T) {
 	t.Parallel()
@@ -145,11 +188,15 @@ func TestGrants(t *testing.T) {
 		"sametick_api audit_entries SELECT",
 		"sametick_api events SELECT",
 		"sametick_prompt consumer_cursors INSERT,SELECT,UPDATE",
+		"sametick_prompt consumer_leases DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
 		"sametick_relay consumer_cursors SELECT",
 		"sametick_relay events SELECT",
 		"sametick_relay positions DELETE,INSERT,SELECT",
 		"sametick_relay relay_batches DELETE,INSERT,SELECT",
 		"sametick_webhook consumer_cursors INSERT,SELECT,UPDATE",
+		"sametick_webhook consumer_leases DELETE,INSERT,SELECT,UPDATE",
+		"sametick_webhook consumer_members DELETE,INSERT,SELECT,UPDATE",
 	}, got)
 }
 

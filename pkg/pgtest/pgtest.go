@@ -7,16 +7,16 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
-	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/sametick/sametick/pkg/devstack"
 )
 
 // rolePassword is what URLAs gives the services' roles, which migrations make without one.
@@ -38,9 +38,8 @@ func New(t testing.TB) *DB {
 // cloned for each test: name must change with what migrate does (use Fingerprint).
 func Migrated(t testing.TB, name string, migrate func(ctx context.Context, url string) error) *DB {
 	t.Helper()
-	server := serverURL(t)
-	template := "template_" + Fingerprint([]byte(name))
-	if err := ensureTemplate(t.Context(), server, template, migrate); err != nil {
+	template, err := ensureTemplate(t.Context(), serverURL(t), Fingerprint([]byte(name)), migrate)
+	if err != nil {
 		t.Fatalf("pgtest: template %s: %v", name, err)
 	}
 	return clone(t, template)
@@ -73,10 +72,10 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 // URLAs connects as one of the services' roles.
 func (db *DB) URLAs(t testing.TB, role string) string {
 	t.Helper()
-	// Roles are the cluster's: parallel tests change the same row, hence the lock.
-	err := withLock(t.Context(), serverURL(t), "sametick.pgtest.roles", func(conn *pgx.Conn) error {
-		_, err := conn.Exec(t.Context(), fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", pgx.Identifier{role}.Sanitize(), rolePassword))
-		return err
+	ctx := t.Context()
+	err := withLock(ctx, serverURL(t), func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s LOGIN PASSWORD '%s'", pgx.Identifier{role}.Sanitize(), rolePassword))
+		return err //nolint:wrapcheck // as below
 	})
 	if err != nil {
 		t.Fatalf("pgtest: password of %s: %v", role, err)
@@ -89,58 +88,42 @@ func (db *DB) URLAs(t testing.TB, role string) string {
 	return u.String()
 }
 
-// Private gives a whole server, for a test that crashes it.
-func Private(t testing.TB, settings map[string]string) *devstack.Postgres {
-	t.Helper()
-	p, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: t.TempDir(), Settings: settings})
-	if err != nil {
-		t.Fatalf("pgtest: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Errorf("pgtest: %v", err)
-		}
-	})
-	return p
-}
-
-func serverURL(t testing.TB) string {
-	t.Helper()
-	if u := os.Getenv("DATABASE_URL"); u != "" {
-		return u
-	}
-	u, err := ownServer()
-	if err != nil {
-		t.Fatalf("pgtest: %v", err)
-	}
-	return u
-}
-
 // ensureTemplate makes the template under another name and renames it when it is whole.
-func ensureTemplate(ctx context.Context, server, template string, migrate func(context.Context, string) error) error {
-	return withLock(ctx, server, template, func(conn *pgx.Conn) error {
-		var exists bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", template).Scan(&exists); err != nil || exists {
-			return err
+func ensureTemplate(ctx context.Context, server, id string, migrate func(context.Context, string) error) (template string, err error) {
+	err = withLock(ctx, server, func(conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT datname FROM pg_database WHERE datname LIKE 'sametick\_template\_%\_' || $1 LIMIT 1`, id).Scan(&template)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err //nolint:wrapcheck // the caller names the template; nil when it is there
 		}
-		half := template + "_half"
-		for _, sql := range []string{"DROP DATABASE IF EXISTS " + half + " WITH (FORCE)", "CREATE DATABASE " + half} {
-			if _, err := conn.Exec(ctx, sql); err != nil {
-				return err
-			}
+		template = databaseName("template", id)
+		half := databaseName("half", id)
+		if _, err := conn.Exec(ctx, "CREATE DATABASE "+half); err != nil {
+			return fmt.Errorf("create %s: %w", half, err)
 		}
 		if err := migrate(ctx, withDatabase(server, half)); err != nil {
-			return err
+			_, dropErr := conn.Exec(context.WithoutCancel(ctx), "DROP DATABASE "+half+" WITH (FORCE)")
+			return errors.Join(err, dropErr)
 		}
-		_, err := conn.Exec(ctx, "ALTER DATABASE "+half+" RENAME TO "+template)
-		return err
+		for _, sql := range []string{ // a session that is still closing would stand in the way of the rename and of clones
+			"ALTER DATABASE " + half + " ALLOW_CONNECTIONS false",
+			"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '" + half + "'",
+			"ALTER DATABASE " + half + " RENAME TO " + template,
+		} {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return nil
 	})
+	return template, err
 }
 
+// clone leaves the strategy to the server: WAL_LOG and FILE_COPY took the same time for 80 tables, and
+// the second makes two checkpoints for all and is unknown to Postgres 14.
 func clone(t testing.TB, template string) *DB {
 	t.Helper()
 	server := serverURL(t)
-	name := "test_" + strings.ToLower(rand.Text())
+	name := databaseName("test", strings.ToLower(rand.Text()))
 	ctx := t.Context()
 	if err := exec(ctx, server, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatalf("pgtest: %v", err)
@@ -151,6 +134,36 @@ func clone(t testing.TB, template string) *DB {
 		}
 	})
 	return &DB{URL: withDatabase(server, name)}
+}
+
+// leftoverAge is how old a database may be before another run takes it for a killed test's.
+const leftoverAge = 6 * time.Hour
+
+// databaseName says when the database was made, for sweep.
+func databaseName(kind, id string) string {
+	return fmt.Sprintf("sametick_%s_%x_%s", kind, time.Now().Unix(), id)
+}
+
+// sweep drops what earlier runs left: tests that were killed, templates of code that has changed.
+func sweep(ctx context.Context, conn *pgx.Conn, age time.Duration) error {
+	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datname ~ '^sametick_(test|half|template)_[0-9a-f]+_'`)
+	if err != nil {
+		return fmt.Errorf("list databases: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("list databases: %w", err)
+	}
+	for _, name := range names {
+		made, err := strconv.ParseInt(strings.Split(name, "_")[2], 16, 64)
+		if err != nil || time.Since(time.Unix(made, 0)) < age {
+			continue
+		}
+		if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
+			return fmt.Errorf("drop %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func withDatabase(server, name string) string {
@@ -174,15 +187,17 @@ func exec(ctx context.Context, url, sql string) error {
 	return nil
 }
 
-// withLock runs f while it holds an advisory lock by that name, across processes.
-func withLock(ctx context.Context, url, name string, f func(*pgx.Conn) error) error {
+// withLock runs f while it holds the one lock of all test processes of the server. url is always the
+// server's own database, since advisory locks are a database's. What is the cluster's needs it: two
+// sessions that change the same role at once fail with "tuple concurrently updated", and migrations do.
+func withLock(ctx context.Context, url string, f func(*pgx.Conn) error) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", name); err != nil {
-		return fmt.Errorf("lock %s: %w", name, err)
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended('sametick.pgtest', 0))"); err != nil {
+		return fmt.Errorf("lock: %w", err)
 	}
 	return f(conn)
 }

@@ -2,60 +2,88 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
-	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sametick/sametick/pkg/devstack"
 )
 
 // ownServer gives the URL of this process' own server, used when DATABASE_URL is not set (`make test`
-// sets it, an editor does not). The server ends with the process. Its data lies in the first of a few
-// numbered directories that no other process holds, so that the next run finds it made.
+// sets it, an editor does not). One per process, not one for all: nobody has to count users or to end
+// it, since it ends with the process, and its data is kept in a scratch directory for the next run.
 var ownServer = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // once per process, by nature
-	for slot := range 64 {
-		dir := filepath.Join(os.TempDir(), "sametick-pgtest-"+strconv.Itoa(os.Getuid()), strconv.Itoa(slot))
-		free, err := hold(dir)
-		if err != nil {
-			return "", err
-		}
-		if !free {
-			continue
-		}
-		p, err := devstack.StartPostgres(context.Background(), devstack.PostgresOptions{
-			Dir: filepath.Join(dir, "postgres"), Settings: FastSettings(),
-		})
-		if err != nil {
-			return "", fmt.Errorf("start a Postgres for tests: %w", err)
-		}
-		return p.URL, nil
+	ctx := context.Background()
+	var p *devstack.Postgres
+	err := devstack.InScratch("pgtest", func(dir string) (err error) {
+		p, err = devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: dir, Settings: FastSettings(), Log: os.Stderr})
+		return err //nolint:wrapcheck // says all there is
+	})
+	if err != nil {
+		return "", fmt.Errorf("start a Postgres for tests: %w", err)
 	}
-	return "", errors.New("64 test servers run already: set DATABASE_URL")
+	return p.URL, withLock(ctx, p.URL, func(conn *pgx.Conn) error { return sweep(ctx, conn, 0) })
 })
 
-// FastSettings are for data that need not survive the machine.
-func FastSettings() map[string]string {
-	return map[string]string{"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}
-}
-
-// hold takes a directory for as long as this process lives; false when another one has it.
-func hold(dir string) (bool, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server's account must enter it
-		return false, fmt.Errorf("directory for a test server: %w", err)
+// adminURL is checked once per process, so that a server which cannot serve tests is said clearly.
+var adminURL = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // as above
+	url := os.Getenv("DATABASE_URL")
+	if url == "" {
+		return ownServer()
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // a path of ours
+	ctx := context.Background()
+	return url, withLock(ctx, url, func(conn *pgx.Conn) error {
+		var super bool
+		if err := conn.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&super); err != nil {
+			return fmt.Errorf("ask DATABASE_URL who it connects as: %w", err)
+		}
+		if !super {
+			return fmt.Errorf("DATABASE_URL must connect as a superuser (tests make databases and set roles' passwords), or be unset: a private server is started then")
+		}
+		return sweep(ctx, conn, leftoverAge)
+	})
+})
+
+func serverURL(t testing.TB) string {
+	t.Helper()
+	u, err := adminURL()
 	if err != nil {
-		return false, fmt.Errorf("directory for a test server: %w", err)
+		t.Fatalf("pgtest: %v", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return false, f.Close() //nolint:wrapcheck // a file that was only opened
-	}
-	held.Store(dir, f) // the lock lasts as long as the file is reachable
-	return true, nil
+	return u
 }
 
-var held sync.Map //nolint:gochecknoglobals // keeps the lock's file from the garbage collector
+// FastSettings are for data that need not survive the machine. A commit still waits for its turn in the
+// log as it does in production, only the disk is not waited for.
+func FastSettings() map[string]string {
+	return map[string]string{
+		"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off", "max_wal_size": "1GB", "wal_recycle": "off", "wal_init_zero": "off",
+	}
+}
+
+// Private gives a whole server with new data, for a test that crashes it. Settings come over
+// FastSettings.
+func Private(t testing.TB, settings map[string]string) *devstack.Postgres {
+	t.Helper()
+	all := FastSettings()
+	for name, value := range settings {
+		all[name] = value
+	}
+	var p *devstack.Postgres
+	err := devstack.InScratch("private", func(dir string) (err error) {
+		p, err = devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: dir, Settings: all, Fresh: true})
+		return err //nolint:wrapcheck // says all there is
+	})
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("pgtest: %v", err)
+		}
+	})
+	return p
+}

@@ -191,34 +191,57 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Drops the oldest partitions of events that hold no row from `keep_from` on; answers how many. Never
--- the newest one with rows, never one that holds an id after `settled`. The positions that pointed
--- into them go first, so that a reader finds either both or neither.
+-- Drops the oldest partition of events when all of it is before `keep_from` and up to `settled`; answers
+-- how many it dropped, 0 or 1. It does not take the caller's word alone: a partition stays that is the newest with rows,
+-- that has an event without a position, or one that some consumer has not passed.
+--
+-- The positions go with it, of each shard all up to the greatest dropped: positions and ids have not the
+-- same order, and what is missing between two that are kept would be a silent hole. DETACH locks out all
+-- writers, and queues them behind any open transaction, so it comes last and gives up soon: the next
+-- call tries again.
 -- +goose StatementBegin
 CREATE FUNCTION sametick.drop_partitions(keep_from timestamptz, settled bigint)
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  p       record;
-  newest  timestamptz;
-  dropped integer := 0;
+  p      record;
+  b      record;
+  newest timestamptz;
+  open   boolean;
+  s      record;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('sametick.partitions'), hashtext('events'));
-  FOR p IN
-    SELECT c.oid::regclass AS name, (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''?(\d+)'))[1]::bigint AS upper_bound
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'sametick.events'::regclass
-     ORDER BY upper_bound
-  LOOP
-    EXIT WHEN p.upper_bound > settled;
-    EXECUTE format('SELECT occurred_at FROM %s ORDER BY id DESC LIMIT 1', p.name) INTO newest;
-    EXIT WHEN newest >= keep_from;
-    DELETE FROM sametick.positions q WHERE q.event_id < p.upper_bound;
-    EXECUTE format('ALTER TABLE sametick.events DETACH PARTITION %s', p.name);
-    EXECUTE format('DROP TABLE %s', p.name);
-    dropped := dropped + 1;
+  SELECT c.oid::regclass AS name, (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''?(\d+)'))[1]::bigint AS upper_bound
+    INTO p FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+   WHERE i.inhparent = 'sametick.events'::regclass ORDER BY upper_bound LIMIT 1;
+  SELECT q.snapshot, q.base_id INTO b FROM sametick.relay_batches q ORDER BY q.batch DESC LIMIT 1;
+  IF p.upper_bound - 1 > settled OR b.snapshot IS NULL OR NOT EXISTS (SELECT FROM sametick.events e WHERE e.id >= p.upper_bound) THEN
+    RETURN 0;
+  END IF;
+  EXECUTE format('SELECT occurred_at FROM %s ORDER BY id DESC LIMIT 1', p.name) INTO newest;
+  EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE txid >= pg_snapshot_xmin($1) AND NOT pg_visible_in_snapshot(txid, $1) AND id > $2)', p.name)
+    INTO open USING b.snapshot, b.base_id;
+  IF open OR newest >= keep_from THEN
+    RETURN 0;
+  END IF;
+
+  PERFORM set_config('lock_timeout', '200ms', true);
+  BEGIN -- is there a chance? Then let go again.
+    LOCK TABLE sametick.events IN ACCESS EXCLUSIVE MODE;
+    RAISE EXCEPTION 'free' USING ERRCODE = 'STFRE';
+  EXCEPTION WHEN SQLSTATE 'STFRE' THEN NULL;
+  END;
+  FOR s IN SELECT q.shard, max(q.position) AS through FROM sametick.positions q WHERE q.event_id < p.upper_bound GROUP BY q.shard LOOP
+    IF EXISTS (SELECT FROM (SELECT DISTINCT consumer FROM sametick.consumer_cursors) n
+                 LEFT JOIN sametick.consumer_cursors c ON c.consumer = n.consumer AND c.shard = s.shard
+                WHERE coalesce(c.position, 0) < s.through) THEN
+      RAISE EXCEPTION 'a consumer has not passed position % of shard %', s.through, s.shard USING ERRCODE = 'object_in_use';
+    END IF;
+    DELETE FROM sametick.positions q WHERE q.shard = s.shard AND q.position <= s.through;
   END LOOP;
-  RETURN dropped;
+  EXECUTE format('ALTER TABLE sametick.events DETACH PARTITION %s', p.name);
+  EXECUTE format('DROP TABLE %s', p.name);
+  RETURN 1;
 END $$;
 -- +goose StatementEnd
 
@@ -228,6 +251,7 @@ END $$;
 --   event_type      default aggregate_type.action
 --   record_name, workflow_id, workflow_name, step_id, step_name, changes
 --   extra           an object whose keys join the payload beside the EventContext
+-- An event is at most 2 MiB, printed: each reader has to hold one.
 -- `context` holds what all of them share: actor_id, request_id, ip, user_agent, traceparent,
 -- outcome (applied, rejected, failed; default applied).
 -- Answers one row an event, in their order. Every producer comes through here, in any language.
@@ -244,7 +268,7 @@ DECLARE
   stamp   text := to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
   org     bigint := sametick.current_org();
   actor   jsonb := coalesce(context->'actor_id', 'null');
-  trace   text := coalesce(context->>'traceparent', '');
+  trace   text := left(coalesce(context->>'traceparent', ''), 200);
   name    CONSTANT text := '^[a-z][a-z0-9_]{0,62}$';
   g       record;               -- one aggregate and the ordinals of its events
   e       jsonb;
@@ -257,8 +281,9 @@ DECLARE
   own     bigint[];
   changes jsonb;
 BEGIN
-  IF jsonb_typeof(events) IS DISTINCT FROM 'array' OR jsonb_typeof(context) IS DISTINCT FROM 'object' THEN
-    RAISE EXCEPTION 'events must be a JSON array and context a JSON object' USING ERRCODE = 'invalid_parameter_value';
+  IF jsonb_typeof(events) IS DISTINCT FROM 'array' OR jsonb_typeof(context) IS DISTINCT FROM 'object'
+     OR jsonb_typeof(actor) NOT IN ('number', 'null') THEN
+    RAISE EXCEPTION 'events must be a JSON array and context a JSON object, its actor_id a number' USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- Lock in key order (no deadlock between calls) before any event id is drawn (ids in the order of
@@ -292,16 +317,31 @@ BEGIN
 
   FOR o IN 1..jsonb_array_length(events) LOOP
     e := events->(o - 1);
-    IF (e->>'action' ~ name AND coalesce(e->>'event_type', 'a.b') ~ '^[a-z][a-z0-9_]{0,62}\.[a-z][a-z0-9_]{0,62}$'
+    -- The stored size first, then numbers, of which a few bytes can print as 131,072 digits; only then is
+    -- printing safe. A single event that cannot be printed would stop the relay for everybody.
+    IF pg_column_size(e) > 2097152
+       OR (e ? 'changes' OR e ? 'extra') AND jsonb_path_exists(e, '$.**?(@.type() == "number" && (@ > 1e308 || @ < -1e308 || (@ != 0 && @ < 1e-308 && @ > -1e-308)))')
+       OR octet_length(e::text) > 2097152 THEN
+      RAISE EXCEPTION 'event of % % is too large', e->>'aggregate_type', e->>'aggregate_id' USING ERRCODE = 'program_limit_exceeded',
+        HINT = 'an event is at most 2 MiB as text, and its numbers are between 1e-308 and 1e308';
+    END IF;
+    IF (jsonb_typeof(e->'org_id') = 'number' AND jsonb_typeof(e->'aggregate_id') = 'number'
+        AND coalesce(jsonb_typeof(e->'record_name'), 'null') IN ('string', 'null')
+        AND coalesce(jsonb_typeof(e->'workflow_name'), 'null') IN ('string', 'null')
+        AND coalesce(jsonb_typeof(e->'step_name'), 'null') IN ('string', 'null')
+        AND coalesce(jsonb_typeof(e->'workflow_id'), 'null') IN ('number', 'null')
+        AND coalesce(jsonb_typeof(e->'step_id'), 'null') IN ('number', 'null')
+        AND e->>'action' ~ name AND coalesce(e->>'event_type', 'a.b') ~ '^[a-z][a-z0-9_]{0,62}\.[a-z][a-z0-9_]{0,62}$'
         AND coalesce(jsonb_typeof(e->'changes'), 'null') IN ('object', 'null')
         AND coalesce(jsonb_typeof(e->'extra'), 'null') IN ('object', 'null')) IS NOT TRUE THEN
       RAISE EXCEPTION 'not an event: %', left(e::text, 200) USING ERRCODE = 'invalid_parameter_value',
-        HINT = 'action matches [a-z][a-z0-9_]*, event_type is two such words with a dot, changes and extra are objects';
+        HINT = 'action matches [a-z][a-z0-9_]*, event_type is two such words with a dot, changes and extra are objects, ids numbers, names strings';
     END IF;
     INSERT INTO sametick.events (org_id, shard, aggregate_type, aggregate_id, sequence, event_type, payload, trace_context, occurred_at)
     VALUES ((e->>'org_id')::bigint, sametick.shard_of((e->>'org_id')::bigint), e->>'aggregate_type', (e->>'aggregate_id')::bigint, seqs[o],
       coalesce(e->>'event_type', (e->>'aggregate_type') || '.' || (e->>'action')),
-      coalesce(nullif(e->'extra', 'null'), '{}')
+      coalesce(nullif(e->'extra', 'null'), '{}') - ARRAY['org_id', 'actor_id', 'workflow_id', 'workflow_name', 'step_id', 'step_name',
+          'record_id', 'record_type', 'record_name', 'action', 'timestamp', 'changes']
         || jsonb_strip_nulls(jsonb_build_object(
              'workflow_id', e->'workflow_id', 'workflow_name', e->'workflow_name', 'step_id', e->'step_id',
              'step_name', e->'step_name', 'record_name', e->'record_name'))
@@ -328,7 +368,7 @@ BEGIN
       event_ids, changes, request_id, ip, user_agent, occurred_at)
     VALUES ((e->>'org_id')::bigint, (context->>'actor_id')::bigint, regexp_replace(e->>'action', '^(pre|post)_', ''),
       coalesce(context->>'outcome', 'applied'), e->>'aggregate_type', (e->>'aggregate_id')::bigint, own, changes,
-      context->>'request_id', (context->>'ip')::inet, context->>'user_agent', at);
+      left(context->>'request_id', 200), (context->>'ip')::inet, left(context->>'user_agent', 1000), at);
   END LOOP;
 
   RETURN QUERY SELECT t.o::integer, t.i, seqs[t.o] FROM unnest(ids) WITH ORDINALITY AS t(i, o) ORDER BY t.o;

@@ -28,7 +28,11 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The tests' own Postgres lives as long as their process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.StartProcess.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
+}
 
 const password = "correct horse battery staple"
 

@@ -131,7 +131,7 @@ func (g *gateway) buildServices(context.Context) error {
 		return err
 	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
-	g.records = records.NewService(g.store, g.store, g.waker.Wake)
+	g.records = records.NewService(g.store, g.store, g.waker.Wake, g.keys.Clear)
 	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
 	}, g.waker.Wake)

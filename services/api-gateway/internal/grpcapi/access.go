@@ -130,7 +130,7 @@ func (a *Access) origin(ctx context.Context, md metadata.MD) records.Call {
 	if p, ok := peer.FromContext(ctx); ok {
 		c.IP, _, _ = net.SplitHostPort(p.Addr.String())
 	}
-	if subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1 {
+	if a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1 {
 		c.IP, c.UserAgent = first(md, ClientIPKey), first(md, UserAgentKey)
 	}
 	if net.ParseIP(c.IP) == nil { // none, or an IPv6 zone, which the audit log's inet does not know

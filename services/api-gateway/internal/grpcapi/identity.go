@@ -42,7 +42,7 @@ func (s *Identity) Logout(ctx context.Context, req *identityv1.LogoutRequest) (*
 }
 
 // CreateApiKey implements IdentityService.
-func (s *Identity) CreateApiKey(ctx context.Context, req *identityv1.CreateApiKeyRequest) (*identityv1.CreateApiKeyResponse, error) {
+func (s *Identity) CreateApiKey(ctx context.Context, req *identityv1.CreateApiKeyRequest) (*identityv1.CreateApiKeyResponse, error) { //nolint:revive // the generated interface has the name
 	var expires *time.Time
 	if req.GetExpiresAt() != nil {
 		if err := req.GetExpiresAt().CheckValid(); err != nil {
@@ -60,7 +60,7 @@ func (s *Identity) CreateApiKey(ctx context.Context, req *identityv1.CreateApiKe
 }
 
 // ListApiKeys implements IdentityService.
-func (s *Identity) ListApiKeys(ctx context.Context, req *identityv1.ListApiKeysRequest) (*identityv1.ListApiKeysResponse, error) {
+func (s *Identity) ListApiKeys(ctx context.Context, req *identityv1.ListApiKeysRequest) (*identityv1.ListApiKeysResponse, error) { //nolint:revive // the generated interface has the name
 	list, total, err := s.service.ListKeys(ctx, callerOf(ctx).call.OrgID, req.Limit, req.Page)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (s *Identity) ListApiKeys(ctx context.Context, req *identityv1.ListApiKeysR
 }
 
 // ArchiveApiKey implements IdentityService.
-func (s *Identity) ArchiveApiKey(ctx context.Context, req *identityv1.ArchiveApiKeyRequest) (*identityv1.ApiKey, error) {
+func (s *Identity) ArchiveApiKey(ctx context.Context, req *identityv1.ArchiveApiKeyRequest) (*identityv1.ApiKey, error) { //nolint:revive // the generated interface has the name
 	key, err := s.service.ArchiveKey(ctx, callerOf(ctx).call, req.GetId())
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (s *Identity) ArchiveApiKey(ctx context.Context, req *identityv1.ArchiveApi
 }
 
 // ExchangeApiKey implements IdentityService.
-func (s *Identity) ExchangeApiKey(ctx context.Context, req *identityv1.ExchangeApiKeyRequest) (*identityv1.TokenResponse, error) {
+func (s *Identity) ExchangeApiKey(ctx context.Context, req *identityv1.ExchangeApiKeyRequest) (*identityv1.TokenResponse, error) { //nolint:revive // the generated interface has the name
 	return tokens(s.service.ExchangeKey(ctx, req.GetSecret()))
 }
 

@@ -52,7 +52,6 @@ func (s *Service) ArchiveKey(ctx context.Context, call records.Call, id int64) (
 	if _, err := s.records.Archive(ctx, call, "api_key", id, nil); err != nil {
 		return APIKey{}, err
 	}
-	s.cache.forget(id)
 	return s.keys.GetKey(ctx, call.OrgID, id)
 }
 
@@ -97,8 +96,12 @@ func checkKey(by auth.Principal, name string, scopes []string, expires *time.Tim
 			err = err.WithField(field, "SCOPE_NOT_HELD", "a scope that the caller has: "+strings.Join(by.Scopes.Names(), ", "))
 		}
 	}
-	if expires != nil && !expires.After(time.Now()) {
+	end := by.ExpiresAt // of the key that makes this one; a user's own keys outlive the login
+	switch {
+	case expires != nil && !expires.After(time.Now()):
 		err = err.WithField("expires_at", "IN_THE_PAST", "a time to come")
+	case strings.HasPrefix(by.Subject, auth.SubjectAPIKey) && !end.IsZero() && (expires == nil || expires.After(end)):
+		err = err.WithField("expires_at", "OUTLIVES_ITS_MAKER", "at the latest "+end.UTC().Format(time.RFC3339)+", when the key that makes it ends")
 	}
 	if len(err.Fields) == 0 {
 		return nil
@@ -145,10 +148,11 @@ type KeyCache struct {
 
 	mu   sync.Mutex
 	keys map[[32]byte]cachedKey
+	// cleared counts Clear: an answer that was on its way at that moment is not kept.
+	cleared int
 }
 
 type cachedKey struct {
-	id        int64
 	principal auth.Principal
 	until     time.Time
 }
@@ -168,6 +172,7 @@ func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, err
 	now := c.now()
 	c.mu.Lock()
 	cached, ok := c.keys[hash]
+	cleared := c.cleared
 	c.mu.Unlock()
 	if !ok || now.After(cached.until) {
 		key, err := c.finder.FindKey(ctx, hash[:])
@@ -177,8 +182,8 @@ func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, err
 		if err != nil {
 			return auth.Principal{}, err
 		}
-		cached = cachedKey{key.ID, keyPrincipal(key), now.Add(KeyCacheTTL)}
-		c.keep(hash, cached)
+		cached = cachedKey{keyPrincipal(key), now.Add(KeyCacheTTL)}
+		c.keep(hash, cached, cleared)
 	}
 	if end := cached.principal.ExpiresAt; !end.IsZero() && !now.Before(end) {
 		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_EXPIRED", "the API key has expired")
@@ -186,23 +191,25 @@ func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, err
 	return cached.principal, nil
 }
 
-func (c *KeyCache) keep(hash [32]byte, k cachedKey) {
+func (c *KeyCache) keep(hash [32]byte, k cachedKey, cleared int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if cleared != c.cleared {
+		return
+	}
 	if len(c.keys) >= maxCachedKeys {
 		clear(c.keys)
 	}
 	c.keys[hash] = k
 }
 
-func (c *KeyCache) forget(id int64) {
+// Clear forgets all keys: whenever a key or a user, whose keys go with them, has been archived here.
+// That is rare, and asking again costs a query a key.
+func (c *KeyCache) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for hash, k := range c.keys {
-		if k.id == id {
-			delete(c.keys, hash)
-		}
-	}
+	clear(c.keys)
+	c.cleared++
 }
 
 func keyPrincipal(k APIKey) auth.Principal {

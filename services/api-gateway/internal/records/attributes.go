@@ -23,8 +23,8 @@ const (
 	maxDigits   = 1000
 )
 
-// checkAttributes gives the first fault of what shall be a JSON object: where it is (a JSON pointer,
-// RFC 6901, within the attributes), the reason and what is allowed. An empty reason means none.
+// checkAttributes gives the first fault of what shall be a JSON object: where it is
+// (".a.0" within the attributes), the reason and what is allowed. An empty reason means none.
 func checkAttributes(text []byte) (path, reason, allowed string) {
 	if len(text) > MaxAttributes {
 		return "", "TOO_LARGE", "at most " + strconv.Itoa(MaxAttributes) + " bytes"
@@ -39,14 +39,14 @@ func checkAttributes(text []byte) (path, reason, allowed string) {
 		case err != nil:
 			return malformed(err)
 		case d.StackDepth() > MaxDepth:
-			return string(d.StackPointer()), "TOO_DEEP", "at most " + strconv.Itoa(MaxDepth) + " levels of objects and arrays"
+			return "", "TOO_DEEP", "at most " + strconv.Itoa(MaxDepth) + " levels of objects and arrays"
 		}
 		if reason, allowed := checkToken(t); reason != "" {
-			return string(d.StackPointer()), reason, allowed
+			return dotted(d.StackPointer()), reason, allowed
 		}
 		if t.Kind() == '"' && d.StackPointer() == "/external_id" && !isKey(d) {
 			if n := utf8.RuneCountInString(t.String()); n < 1 || n > MaxExternalID {
-				return "/external_id", "OUT_OF_RANGE", "1 to " + strconv.Itoa(MaxExternalID) + " characters"
+				return ".external_id", "OUT_OF_RANGE", "1 to " + strconv.Itoa(MaxExternalID) + " characters"
 			}
 		}
 		if d.StackDepth() == 0 {
@@ -56,6 +56,56 @@ func checkAttributes(text []byte) (path, reason, allowed string) {
 			return "", "", ""
 		}
 	}
+}
+
+// plainNumbers rewrites an object that checkAttributes has passed with each number as Postgres gives it
+// back: without exponent. So what is compared, limited and stored is the same text, and a few bytes such as
+// 1e308 cannot grow behind a limit. The result is cut off soon after MaxAttributes.
+func plainNumbers(text []byte) []byte {
+	var b bytes.Buffer
+	d, e := jsontext.NewDecoder(bytes.NewReader(text)), jsontext.NewEncoder(&b)
+	for b.Len() <= MaxAttributes {
+		t, err := d.ReadToken()
+		switch {
+		case err != nil: // the end, since the text is well formed
+			return bytes.TrimSpace(b.Bytes())
+		case t.Kind() == '0':
+			err = e.WriteValue(jsontext.Value(plainNumber(t.String())))
+		default:
+			err = e.WriteToken(t)
+		}
+		if err != nil {
+			return text // the checks that follow refuse what cannot be written
+		}
+		if d.StackDepth() == 0 {
+			return bytes.TrimSpace(b.Bytes())
+		}
+	}
+	return b.Bytes()
+}
+
+// plainNumber writes a JSON number as Postgres' numeric does: 1e2 is 100, 1.50e-1 is 0.150, -0 is 0.
+func plainNumber(s string) string {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	shift, _ := strconv.Atoi(cmp.Or(exponent, "0")) // checkToken has seen it
+	digits, negative := strings.CutPrefix(mantissa, "-")
+	whole, fraction, _ := strings.Cut(digits, ".")
+	digits, point := whole+fraction, len(whole)+shift
+	if point < 1 {
+		digits, point = strings.Repeat("0", 1-point)+digits, 1
+	}
+	if point > len(digits) {
+		digits += strings.Repeat("0", point-len(digits))
+	}
+	whole, fraction = strings.TrimLeft(digits[:point], "0"), digits[point:]
+	out := cmp.Or(whole, "0")
+	if fraction != "" {
+		out += "." + fraction
+	}
+	if negative && strings.Trim(digits, "0") != "" {
+		out = "-" + out
+	}
+	return out
 }
 
 // isKey tells whether the token just read was an object's key.
@@ -87,10 +137,20 @@ func malformed(err error) (path, reason, allowed string) {
 		return "", "MALFORMED_JSON", "a JSON object"
 	}
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return string(syntax.JSONPointer), "DUPLICATE_KEY", "each key once"
+		return dotted(syntax.JSONPointer), "DUPLICATE_KEY", "each key once"
 	}
-	return string(syntax.JSONPointer), "MALFORMED_JSON",
+	return dotted(syntax.JSONPointer), "MALFORMED_JSON",
 		"JSON (RFC 8259) in UTF-8 without lone surrogates; wrong at byte " + strconv.FormatInt(syntax.ByteOffset, 10)
+}
+
+// dotted writes a JSON pointer (RFC 6901) as fields are named: ".a.0.b".
+func dotted(p jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range p.Tokens() {
+		quoted := strconv.Quote(clip(token))
+		b.WriteString("." + quoted[1:len(quoted)-1])
+	}
+	return clip(b.String())
 }
 
 // object reads a JSON object that checkAttributes has passed, its values as they are written.

@@ -12,11 +12,13 @@ type Service struct {
 	writer  Writer
 	reader  Reader
 	changed func()
+	revoked func()
 }
 
-// NewService makes a service. changed is called after each mutation; it must not block.
-func NewService(w Writer, r Reader, changed func()) *Service {
-	return &Service{writer: w, reader: r, changed: changed}
+// NewService makes a service. changed is called after each mutation, revoked after a user or an API key
+// was archived; they must not block.
+func NewService(w Writer, r Reader, changed, revoked func()) *Service {
+	return &Service{writer: w, reader: r, changed: changed, revoked: revoked}
 }
 
 // Draft is a record to be.
@@ -59,7 +61,7 @@ func (s *Service) Create(ctx context.Context, call Call, d Draft) (Record, error
 	var f faults
 	f.typ(d.Type)
 	f.name(d.Name)
-	f.attributes(d.Attributes)
+	d.Attributes = f.attributes(d.Attributes)
 	f.reference("workflow_id", d.WorkflowID)
 	f.reference("step_id", d.StepID)
 	if err := f.result(); err != nil {
@@ -103,7 +105,7 @@ func (s *Service) Update(ctx context.Context, call Call, u Update) (Record, erro
 		f.name(u.Name)
 	}
 	if u.Attributes != nil {
-		f.attributes(u.Attributes)
+		u.Attributes = f.attributes(u.Attributes)
 	}
 	f.reference("workflow_id", u.WorkflowID)
 	f.reference("step_id", u.StepID)
@@ -123,6 +125,9 @@ func (s *Service) Archive(ctx context.Context, call Call, typ string, id int64, 
 		return Record{}, err
 	}
 	r, err := s.writer.Change(ctx, call, typ, id, Refs{}, archive(version))
+	if typ == "user" || typ == "api_key" {
+		s.revoked() // also after an error: its outcome may be unknown
+	}
 	return s.done(r, err)
 }
 

@@ -87,11 +87,18 @@ func (f *faults) version(v *int64) {
 	}
 }
 
-func (f *faults) attributes(text []byte) {
+// attributes gives a faultless object with its numbers written plainly.
+func (f *faults) attributes(text []byte) []byte {
 	path, reason, allowed := checkAttributes(text)
+	if reason == "" {
+		if text = plainNumbers(text); len(text) > MaxAttributes {
+			path, reason, allowed = "", "TOO_LARGE", "at most "+strconv.Itoa(MaxAttributes)+" bytes, with numbers written without exponents"
+		}
+	}
 	if reason != "" {
 		f.add("attributes"+path, reason, "%s", allowed)
 	}
+	return text
 }
 
 // ErrReference is the fault of a reference to a record that the organisation does not have.

@@ -98,6 +98,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.options.Stream.ServeHTTP(w, r)
 		return
 	}
+	r.Header.Del("Grpc-Timeout") // how long a call may take is not for a stranger to say
 	control := http.NewResponseController(w)
 	now := time.Now()
 	_ = control.SetReadDeadline(now.Add(bodyTimeout)) // a recorder in a test has none

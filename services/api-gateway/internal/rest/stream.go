@@ -57,6 +57,7 @@ func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log
 // withToken moves the token to the Authorization header; a header goes before the parameter.
 func withToken(r *http.Request, keys Exchanger) (*http.Request, error) {
 	out := r.Clone(r.Context())
+	out.Body, out.ContentLength = http.NoBody, 0
 	query := r.URL.Query()
 	token := auth.Bearer(r.Header.Get("Authorization"))
 	if token == "" {

@@ -81,13 +81,13 @@ type databaseConfig struct {
 func run(ctx context.Context, command string, c Config, getenv func(string) string, log *slog.Logger) error {
 	switch command {
 	case "migrate":
-		return outbox.Migrate(ctx, c.DatabaseURL.Reveal(), log) //nolint:wrapcheck // says all
+		return outbox.Migrate(ctx, c.DatabaseURL.Reveal(), log)
 	case "rebase":
 		placed, err := store.Rebase(ctx, c.DatabaseURL.Reveal(), log)
 		if err == nil {
 			log.InfoContext(ctx, "rebased: relays may start", "placed", placed)
 		}
-		return err //nolint:wrapcheck // says all
+		return err
 	default:
 		return serve(ctx, c, getenv, log)
 	}
@@ -100,12 +100,12 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	url := c.DatabaseURL.Reveal()
 	pool, err := pg.Open(ctx, url, pg.Options{AppName: name, MaxConns: poolConns})
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	tracing, err := telemetry.NewTracing(ctx, name, getenv)
 	if err != nil {
 		pool.Close()
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	streams := redis.New(func(ctx context.Context) (rueidis.Client, error) {
 		return redisconn.Open(ctx, c.RedisURL.Reveal(), redisconn.Options{Name: name, Log: log})
@@ -142,14 +142,14 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	)
 	pool.Close() // also when a start before its own failed
 	streams.Close()
-	return err //nolint:wrapcheck // says all
+	return err
 }
 
 // tryLock keeps a nil lock nil when it becomes an interface.
 func tryLock(ctx context.Context, url string) (lead.Lock, error) {
 	l, err := store.TryLock(ctx, url)
 	if l == nil {
-		return nil, err //nolint:wrapcheck // says all
+		return nil, err
 	}
 	return l, nil
 }

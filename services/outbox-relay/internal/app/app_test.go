@@ -3,13 +3,10 @@ package app_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
@@ -103,7 +100,3 @@ func TestFromCommitToStream(t *testing.T) {
 	relaytest.CheckLog(t, pool)
 	relaytest.CheckStreams(t, pool, c)
 }
-
-var _ = fmt.Sprint
-var _ = syscall.SIGTERM
-var _ = time.Second

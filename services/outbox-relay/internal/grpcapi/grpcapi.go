@@ -81,7 +81,7 @@ func (s *Server) Read(ctx context.Context, r *relayv1.ReadRequest) (*relayv1.Rea
 	if org := r.GetOrgId(); org != 0 && event.ShardOf(org) != shard { // nothing of it is here
 		st, err := s.Log.State(ctx)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // says all
+			return nil, err
 		}
 		out.Head, out.Through = st.Cursor.Positions[shard], max(through, st.Cursor.Positions[shard])
 	} else if err := s.walk(ctx, r, limit, out); err != nil {
@@ -89,7 +89,7 @@ func (s *Server) Read(ctx context.Context, r *relayv1.ReadRequest) (*relayv1.Rea
 	}
 	first, err := s.Log.First(ctx, shard)
 	out.First = first
-	return out, err //nolint:wrapcheck // says all
+	return out, err
 }
 
 // walk reads on while an organisation's events are rare, for a bounded while.
@@ -98,7 +98,7 @@ func (s *Server) walk(ctx context.Context, r *relayv1.ReadRequest, limit int, ou
 	for bytes, walks := 0, 0; walks < maxWalks && len(out.GetEntries()) < limit && bytes < maxBytes; walks++ {
 		page, err := s.Log.Read(ctx, int(r.GetShard()), out.GetThrough(), limit-len(out.GetEntries()), maxBytes-bytes, r.GetOrgId())
 		if err != nil {
-			return err //nolint:wrapcheck // says all
+			return err
 		}
 		for i := range page.Events {
 			bytes += len(page.Events[i].Envelope)
@@ -141,7 +141,7 @@ func entry(e *sequence.Event) *relayv1.Entry {
 func (s *Server) Status(ctx context.Context, _ *relayv1.StatusRequest) (*relayv1.StatusResponse, error) {
 	st, err := s.Log.State(ctx)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // says all
+		return nil, err
 	}
 	out := &relayv1.StatusResponse{
 		Active: s.Relay.Active(), Batch: st.Cursor.Batch, Unsequenced: st.Unsequenced, Version: s.Version,
@@ -156,7 +156,7 @@ func (s *Server) Status(ctx context.Context, _ *relayv1.StatusRequest) (*relayv1
 	}
 	for i, head := range st.Cursor.Positions {
 		out.Shards = append(out.Shards, &relayv1.ShardStatus{
-			Shard: int32(i), Head: head, StreamLast: tails[i].Last, StreamFirst: tails[i].First, //nolint:gosec // 0 to 15
+			Shard: int32(i), Head: head, StreamLast: tails[i].Last, StreamFirst: tails[i].First,
 		})
 	}
 	for _, c := range st.Consumers {

@@ -26,7 +26,8 @@ type Config struct {
 	TryLock func(ctx context.Context) (Lock, error)
 	// Heartbeat is the time between two renewals of the lock.
 	Heartbeat time.Duration
-	Open      func(ctx context.Context) (Session, error)
+	// Open starts a session that ctx ends.
+	Open func(ctx context.Context) (Session, error)
 	// NewPublisher makes one for a term.
 	NewPublisher func() Publisher
 	// Upkeep is done at the start of a term and every UpkeepEvery.
@@ -43,7 +44,7 @@ type Config struct {
 // standby is how often a relay that stands by tries the lock.
 const standby = 500 * time.Millisecond
 
-var retry = backoff.Policy{Base: 50 * time.Millisecond, Cap: time.Second} //nolint:gochecknoglobals // a constant
+var retry = backoff.Policy{Base: 50 * time.Millisecond, Cap: time.Second}
 
 // Stats counts what leading did, for metrics. Safe for concurrent use.
 type Stats struct {

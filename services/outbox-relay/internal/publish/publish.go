@@ -56,11 +56,11 @@ type Tail struct {
 type Verdict int
 
 const (
-	// Added: the stream ends with the group.
+	// Added means that the stream ends with the group.
 	Added Verdict = iota
-	// Overtaken: another relay has added to the stream; what was refused should be there already.
+	// Overtaken means that another relay has added to the stream; what was refused should be there already.
 	Overtaken
-	// Broken: the stream has lost entries or has others' in it; it must be filled anew.
+	// Broken means that the stream has lost entries or has others' in it; it must be filled anew.
 	Broken
 )
 

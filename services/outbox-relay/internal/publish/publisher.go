@@ -72,7 +72,7 @@ const (
 	fillBytes     = 4 << 20
 )
 
-var retry = backoff.Policy{Base: 50 * time.Millisecond, Cap: 2 * time.Second} //nolint:gochecknoglobals // a constant
+var retry = backoff.Policy{Base: 50 * time.Millisecond, Cap: 2 * time.Second}
 
 var (
 	errAhead     = errors.New("streams are ahead of the position log")
@@ -210,7 +210,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // only its being is of interest
+			return ctx.Err()
 		case <-p.resync:
 			return errResync
 		case b := <-p.in:
@@ -268,7 +268,7 @@ func (p *Publisher) batch(ctx context.Context, b *sequence.Batch) error {
 	}
 	replies, err := p.Streams.Add(ctx, ready)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	for i := range ready {
 		g := &ready[i]
@@ -284,13 +284,13 @@ func (p *Publisher) batch(ctx context.Context, b *sequence.Batch) error {
 func (p *Publisher) trim(ctx context.Context) error {
 	kept, err := p.Ledger.HeadsAt(ctx, p.Retention)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	// Never past the last entry: an empty stream would look like one that was lost.
 	for i := range kept {
 		kept[i] = min(kept[i]+1, p.end[i])
 	}
-	return p.Cutter.Trim(ctx, kept) //nolint:wrapcheck // says all
+	return p.Cutter.Trim(ctx, kept)
 }
 
 func signal(c chan struct{}) {

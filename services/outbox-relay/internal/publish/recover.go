@@ -13,16 +13,16 @@ func (p *Publisher) recover(ctx context.Context) error {
 	p.takeAskers()
 	tails, err := p.Streams.Tails(ctx)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	// The ledger after the streams: what another relay publishes meanwhile is in the ledger before.
 	heads, err := p.Ledger.Heads(ctx)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	kept, err := p.Ledger.HeadsAt(ctx, p.Retention)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	if p.tellAhead(tails, heads) {
 		return errAhead
@@ -80,15 +80,24 @@ func (p *Publisher) tellAhead(tails [event.Shards]Tail, heads sequence.Positions
 	return found
 }
 
-// continues tells whether a stream can be added to: it is not empty, whole, not older than what is
-// kept, and its last entry is what the log has at that position.
+// continues tells whether a stream can be added to: it is whole, reaches back as far as is kept, and its
+// last entry is what the log has at that position.
 func (p *Publisher) continues(ctx context.Context, shard int, t Tail, kept int64) (bool, error) {
 	if t.Last == 0 || t.Last < kept || !t.Whole() {
 		return false, nil
 	}
+	if t.First > kept+1 { // it was emptied and begun anew, unless the log has nothing older itself
+		page, err := p.Log.Read(ctx, shard, kept, 1, fillBytes, 0)
+		if err != nil {
+			return false, err
+		}
+		if len(page.Events) > 0 && page.Events[0].Position < t.First {
+			return false, nil
+		}
+	}
 	page, err := p.Log.Read(ctx, shard, t.Last-1, 1, fillBytes, 0)
 	if err != nil {
-		return false, err //nolint:wrapcheck // says all
+		return false, err
 	}
 	if len(page.Events) == 0 || page.Events[0].Position != t.Last {
 		return true, nil // dropped by retention, or jumped over: nothing to compare with
@@ -106,7 +115,7 @@ func (p *Publisher) rebuild(ctx context.Context, shard int, t Tail, head, kept i
 		p.Stats.Rebuilt.Add(1)
 		// Also when it is empty: its last ID, which outlives its entries, would refuse ours.
 		if err := p.Cutter.Clear(ctx, shard); err != nil {
-			return err //nolint:wrapcheck // says all
+			return err
 		}
 	}
 	if p.announced[shard] == 0 { // history is not news
@@ -139,7 +148,7 @@ func (p *Publisher) fill(ctx context.Context) error {
 		}
 		page, err := p.Log.Read(ctx, i, p.through[i], fillEvents, fillBytes, 0)
 		if err != nil {
-			return err //nolint:wrapcheck // says all
+			return err
 		}
 		p.lagging[i] = page.Through < page.Head
 		if len(page.Events) == 0 {
@@ -154,7 +163,7 @@ func (p *Publisher) fill(ctx context.Context) error {
 	}
 	replies, err := p.Streams.Add(ctx, groups)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	for i := range groups {
 		g := &groups[i]

@@ -104,7 +104,7 @@ func (s *Streams) Add(ctx context.Context, groups []publish.Group) ([]publish.Re
 func firstError(results []rueidis.RedisResult, at int, otherwise error) error {
 	for i := range at {
 		if err := results[i].Error(); err != nil {
-			return err //nolint:wrapcheck // the caller wraps
+			return err
 		}
 	}
 	return otherwise
@@ -138,14 +138,14 @@ func (s *Streams) transaction(c rueidis.DedicatedClient, cmds rueidis.Commands, 
 func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.Reply, err error) {
 	list, err := exec.ToArray()
 	if err != nil {
-		return r, err //nolint:wrapcheck // the caller wraps
+		return r, err
 	}
 	if len(list) < 1+len(g.Events) {
 		return r, fmt.Errorf("EXEC has %d answers, want at least %d", len(list), 1+len(g.Events))
 	}
 	last, err := list[0].AsXRange()
 	if err != nil {
-		return r, err //nolint:wrapcheck // the caller wraps
+		return r, err
 	}
 	if len(last) > 0 {
 		position, ok := parse(last[0])
@@ -154,7 +154,7 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 	for i := range g.Events {
 		if err := list[1+i].Error(); err != nil {
 			if !strings.HasPrefix(err.Error(), refusedPrefix) {
-				return r, err //nolint:wrapcheck // the caller wraps
+				return r, err
 			}
 			r.Refused++
 		}

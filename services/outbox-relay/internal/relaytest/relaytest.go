@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strconv"
 	"testing"
@@ -25,17 +26,26 @@ import (
 // Database gives a migrated database.
 func Database(t testing.TB) *pgtest.DB {
 	t.Helper()
-	sql, err := outbox.Migrations().Open("00001_core.sql")
+	names, err := fs.Glob(outbox.Migrations(), "*.sql")
 	require.NoError(t, err)
-	info, err := sql.Stat()
-	require.NoError(t, err)
-	text := make([]byte, info.Size())
-	_, err = sql.Read(text)
-	require.NoError(t, err)
-	require.NoError(t, sql.Close())
-	return pgtest.Migrated(t, "core "+pgtest.Fingerprint(text), func(ctx context.Context, url string) error {
-		return outbox.Migrate(ctx, url, slog.New(slog.DiscardHandler))
-	})
+	var parts [][]byte
+	for _, n := range names {
+		text, err := fs.ReadFile(outbox.Migrations(), n)
+		require.NoError(t, err)
+		parts = append(parts, text)
+	}
+	return pgtest.Migrated(t, "core "+pgtest.Fingerprint(parts...), Migrate)
+}
+
+// Empty gives a database without a schema.
+func Empty(t testing.TB) *pgtest.DB {
+	t.Helper()
+	return pgtest.New(t)
+}
+
+// Migrate makes the core schema.
+func Migrate(ctx context.Context, url string) error {
+	return outbox.Migrate(ctx, url, slog.New(slog.DiscardHandler))
 }
 
 // Write records n events in a transaction of their own.

@@ -24,6 +24,7 @@ type simTx struct {
 // is drawn at writing and seen at commit, row locks, and a ledger with a unique key.
 type sim struct {
 	nextXid   uint64
+	ended     uint64 // the greatest xid that has ended
 	nextID    int64
 	running   []*simTx
 	heap      []row // committed, in the order of commits
@@ -39,7 +40,7 @@ type placed struct {
 	position int64
 }
 
-func newSim() *sim { return &sim{nextXid: 3, nextID: 1, locked: map[int]*simTx{}} }
+func newSim() *sim { return &sim{nextXid: 3, ended: 2, nextID: 1, locked: map[int]*simTx{}} }
 
 func (s *sim) begin() *simTx {
 	tx := &simTx{}
@@ -69,16 +70,18 @@ func (s *sim) end(tx *simTx, commit bool) {
 	if commit {
 		s.heap = append(s.heap, tx.rows...)
 	}
+	s.ended = max(s.ended, tx.xid)
 	for _, e := range tx.locks {
 		delete(s.locked, e)
 	}
 	s.running = slices.DeleteFunc(s.running, func(t *simTx) bool { return t == tx })
 }
 
+// snapshot is like Postgres': xmax follows the greatest xid that has ended, and more may run beyond.
 func (s *sim) snapshot() Snapshot {
-	snap := Snapshot{Xmin: s.nextXid, Xmax: s.nextXid}
+	snap := Snapshot{Xmin: s.ended + 1, Xmax: s.ended + 1}
 	for _, tx := range s.running {
-		if tx.xid != 0 {
+		if tx.xid != 0 && tx.xid < snap.Xmax {
 			snap.Xip = append(snap.Xip, tx.xid)
 		}
 	}
@@ -117,6 +120,7 @@ func (s *sim) answer(q Query) Answer {
 func (s *sim) claim(b *Batch) (xid uint64, won bool) {
 	xid = s.nextXid
 	s.nextXid++
+	s.ended = max(s.ended, xid)
 	if b.Cursor.Batch != int64(len(s.ledger))+1 {
 		return xid, false
 	}

@@ -12,7 +12,7 @@ import (
 type Snapshot struct {
 	// Xmin is the oldest transaction that still ran; all below have ended.
 	Xmin uint64
-	// Xmax is the first transaction id that had not been given out.
+	// Xmax follows the greatest transaction id that had ended. Transactions from it on may have run already.
 	Xmax uint64
 	// Xip are the transactions between the two that still ran, ascending.
 	Xip []uint64

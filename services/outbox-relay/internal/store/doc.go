@@ -8,7 +8,7 @@ package store
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,7 +19,7 @@ import (
 func connect(ctx context.Context, url, name string, params map[string]string) (*pgx.Conn, error) {
 	c, err := pgx.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("store: the database URL does not parse") //nolint:errorlint // the cause quotes the URL
+		return nil, errors.New("store: the database URL does not parse") // the cause would quote it
 	}
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = connectTimeout
@@ -30,7 +30,7 @@ func connect(ctx context.Context, url, name string, params map[string]string) (*
 	}
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
-		return nil, pg.Translate(err) //nolint:wrapcheck // says all
+		return nil, pg.Translate(err)
 	}
 	return conn, nil
 }

@@ -34,11 +34,11 @@ func TryLock(ctx context.Context, url string) (*Lock, error) {
 	var got bool
 	if err := conn.QueryRow(ctx, tryLockSQL).Scan(&got); err != nil {
 		l.Close()
-		return nil, pg.Translate(err) //nolint:wrapcheck // says all
+		return nil, pg.Translate(err)
 	}
 	if !got {
 		l.Close()
-		return nil, nil //nolint:nilnil // not an error, and no lock
+		return nil, nil
 	}
 	return l, nil
 }

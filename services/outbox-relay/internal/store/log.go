@@ -62,7 +62,7 @@ func (l *Log) Read(ctx context.Context, shard int, after int64, limit, maxBytes 
 	}
 	rows, err := l.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return page, pg.Translate(err) //nolint:wrapcheck // says all
+		return page, pg.Translate(err)
 	}
 	defer rows.Close()
 	var (
@@ -90,7 +90,7 @@ func (l *Log) Read(ctx context.Context, shard int, after int64, limit, maxBytes 
 		page.Through = last
 	}
 	page.Head = max(page.Head, page.Through)
-	return page, pg.Translate(rows.Err()) //nolint:wrapcheck // says all
+	return page, pg.Translate(rows.Err())
 }
 
 // First gives the oldest position that a shard still has, 0 for none.

@@ -12,7 +12,10 @@ import (
 )
 
 const (
-	horizonSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, coalesce((SELECT max(id) FROM sametick.events), 0)`
+	baseSQL = `SELECT coalesce(max(id), 0) FROM sametick.events`
+	// A snapshot's xmax would not do: it is the successor of the newest xid that has ended, and
+	// transactions beyond it may run already.
+	horizonSQL = `SELECT pg_current_xact_id()::text::bigint`
 	oldestSQL  = `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`
 
 	// One statement, one snapshot: every event that it sees has a position after it, and its
@@ -45,8 +48,8 @@ SELECT placed FROM after`
 // transaction ids the cursor's. It answers how many it placed. For databases restored from a dump;
 // harmless otherwise. It waits for the transactions that run when it begins; they and later ones write on meanwhile.
 //
-// base_id is the greatest id visible at its begin, and the cursor's snapshot is taken when all transactions
-// that ran then have ended: what is not visible in it got its xid after the begin, and draws ids beyond base_id.
+// base_id is the greatest id visible at its begin. A transaction id is drawn after that, and the cursor's snapshot
+// taken when all up to that id have ended: what is not visible in it got its xid later, and draws ids beyond base_id.
 func Rebase(ctx context.Context, url string, log *slog.Logger) (int64, error) {
 	lock, err := waitLock(ctx, url, log)
 	if err != nil {
@@ -62,9 +65,13 @@ func Rebase(ctx context.Context, url string, log *slog.Logger) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var horizon, base int64
-	if err := conn.QueryRow(ctx, horizonSQL).Scan(&horizon, &base); err != nil {
-		return 0, pg.Translate(err) //nolint:wrapcheck // says all
+	base, err := one[int64](ctx, conn, baseSQL)
+	if err != nil {
+		return 0, err
+	}
+	horizon, err := one[int64](ctx, conn, horizonSQL)
+	if err != nil {
+		return 0, err
 	}
 	if err := waitEnded(ctx, conn, lock, horizon, log); err != nil {
 		return 0, err
@@ -95,11 +102,11 @@ func waitLock(ctx context.Context, url string, log *slog.Logger) (*Lock, error) 
 func waitEnded(ctx context.Context, conn *pgx.Conn, lock *Lock, horizon int64, log *slog.Logger) error {
 	for told := false; ; told = true {
 		oldest, err := one[int64](ctx, conn, oldestSQL)
-		if err != nil || oldest >= horizon {
+		if err != nil || oldest > horizon {
 			return err
 		}
 		if !told {
-			log.InfoContext(ctx, "waiting for the transactions that run to end", "oldest", oldest, "newest", horizon-1)
+			log.InfoContext(ctx, "waiting for the transactions that run to end", "oldest", oldest, "newest", horizon)
 		}
 		if err := lock.Renew(ctx); err != nil {
 			return err
@@ -117,6 +124,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // only its being is of interest
+		return ctx.Err()
 	}
 }

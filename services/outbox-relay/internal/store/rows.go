@@ -23,7 +23,7 @@ func formats() pgx.QueryResultFormats {
 const chunk = 256 << 10
 
 // epoch is where Postgres' timestamps count from, in microseconds.
-var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() //nolint:gochecknoglobals // a constant
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 // decoder makes events out of raw rows. Envelopes share large allocations, names are kept once.
 type decoder struct {
@@ -71,4 +71,4 @@ func (d *decoder) event(b [][]byte) sequence.Event {
 	return e
 }
 
-func integer(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // two's complement on the wire
+func integer(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }

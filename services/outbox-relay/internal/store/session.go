@@ -20,11 +20,13 @@ const ReasonClaimLost = "CLAIM_LOST"
 // Session polls and claims. It is one session of Postgres and never changes to another: a cursor in
 // memory must not outlive the server it was taken from (see internal/sequence). For one goroutine.
 type Session struct {
-	conn   *pgx.Conn
-	decode decoder
+	conn    *pgx.Conn
+	decode  decoder
+	life    context.Context
+	release func() bool
 }
 
-// OpenSession connects. The plans of the polls are fixed by switching off what must never be chosen
+// OpenSession connects; the end of ctx ends the session. The plans of the polls are fixed by switching off what must never be chosen
 // (a scan of the table, or a sort of more than is wanted) instead of trusting statistics, which lag behind an outbox:
 // so one generic plan serves, and an idle poll costs no planning.
 func OpenSession(ctx context.Context, url string) (*Session, error) {
@@ -40,13 +42,29 @@ func OpenSession(ctx context.Context, url string) (*Session, error) {
 	const durable = `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`
 	if _, err := conn.Exec(ctx, durable); err != nil {
 		_ = conn.Close(ctx)
-		return nil, pg.Translate(err) //nolint:wrapcheck // says all
+		return nil, pg.Translate(err)
 	}
-	return &Session{conn: conn}, nil
+	s := &Session{conn: conn, life: ctx}
+	s.release = context.AfterFunc(ctx, func() { _ = conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) })
+	return s, nil
+}
+
+// statementPatience ends the wait for a server that is not heard of any more.
+const statementPatience = time.Minute
+
+// statement gives the context for one statement. It cannot be cancelled, which saves pgx a watching goroutine for each
+// poll (a quarter of an idle relay's cost); the session's own end and statementPatience do that.
+func (s *Session) statement() (context.Context, error) {
+	if err := s.life.Err(); err != nil {
+		return nil, err
+	}
+	err := s.conn.PgConn().Conn().SetDeadline(time.Now().Add(statementPatience))
+	return context.WithoutCancel(s.life), err
 }
 
 // Close ends the session. A statement under way is given up.
 func (s *Session) Close() {
+	s.release()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx)
@@ -72,7 +90,11 @@ SELECT pg_current_snapshot()::text,
 
 // Load reads the ledger's cursor and bounds. It errs with sequence.ReasonXidsWentBack when this
 // cluster cannot go on from there.
-func (s *Session) Load(ctx context.Context) (sequence.Cursor, []sequence.Bound, error) {
+func (s *Session) Load() (sequence.Cursor, []sequence.Bound, error) {
+	ctx, err := s.statement()
+	if err != nil {
+		return sequence.Cursor{}, nil, err
+	}
 	now, err := identity(ctx, s.conn)
 	if err != nil {
 		return sequence.Cursor{}, nil, err
@@ -87,13 +109,13 @@ func (s *Session) Load(ctx context.Context) (sequence.Cursor, []sequence.Bound, 
 	)
 	floor := sequence.New(c, bounds, 1).Next().Floor
 	if err := s.conn.QueryRow(ctx, currentSQL, floor).Scan(&text, &newest); err != nil {
-		return c, nil, pg.Translate(err) //nolint:wrapcheck // says all
+		return c, nil, pg.Translate(err)
 	}
 	current, err := sequence.ParseSnapshot(text)
 	if err != nil {
-		return c, nil, err //nolint:wrapcheck // says all
+		return c, nil, err
 	}
-	return c, bounds, sequence.CheckIdentity(c, now, current, newest) //nolint:wrapcheck // says all
+	return c, bounds, sequence.CheckIdentity(c, now, current, newest)
 }
 
 // querier is a session or a pool.
@@ -109,13 +131,13 @@ func load(ctx context.Context, db querier, now sequence.Identity) (sequence.Curs
 	}
 	rows, err := db.Query(ctx, boundsSQL, c.Batch)
 	if err != nil {
-		return c, nil, pg.Translate(err) //nolint:wrapcheck // says all
+		return c, nil, pg.Translate(err)
 	}
 	bounds, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (b sequence.Bound, err error) {
 		err = r.Scan(&b.Xid, &b.MaxID)
 		return b, err
 	})
-	return c, bounds, pg.Translate(err) //nolint:wrapcheck // says all
+	return c, bounds, pg.Translate(err)
 }
 
 func identity(ctx context.Context, db pg.RowQuerier) (id sequence.Identity, err error) {

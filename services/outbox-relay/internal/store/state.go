@@ -70,8 +70,8 @@ func (l *Log) State(ctx context.Context) (st State, err error) {
 	}
 	rows, err := l.pool.Query(ctx, consumersSQL)
 	if err != nil {
-		return st, pg.Translate(err) //nolint:wrapcheck // says all
+		return st, pg.Translate(err)
 	}
 	st.Consumers, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ConsumerCursor])
-	return st, pg.Translate(err) //nolint:wrapcheck // says all
+	return st, pg.Translate(err)
 }

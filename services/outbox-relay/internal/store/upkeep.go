@@ -74,7 +74,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		return err
 	}
 	if _, err := u.Pool.Exec(ctx, pruneSQL, u.StreamRetention); err != nil {
-		return pg.Translate(err) //nolint:wrapcheck // says all
+		return pg.Translate(err)
 	}
 	if u.EventRetention == 0 {
 		return nil
@@ -96,9 +96,15 @@ func (u *Upkeep) drop(ctx context.Context) error {
 	if unpassed > 0 {
 		settled = min(settled, unpassed-1)
 	}
-	dropped, err := one[int](ctx, u.Pool, dropSQL, u.EventRetention, settled)
-	if err != nil {
-		return err
+	dropped := 0
+	for { // each in a transaction of its own: writers wait for its end
+		n, err := one[int](ctx, u.Pool, dropSQL, u.EventRetention, settled)
+		if err != nil {
+			return err
+		}
+		if dropped += n; n == 0 {
+			break
+		}
 	}
 	if dropped > 0 {
 		u.Logger.InfoContext(ctx, "dropped old partitions of events", "partitions", dropped)

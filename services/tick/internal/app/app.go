@@ -21,11 +21,15 @@ type command struct {
 	env            map[string]string
 	stdout, stderr io.Writer
 	url, token     string
+	// localURL is what .dev/env says; tokenIsLocal that the token in env is from there as well.
+	localURL     string
+	tokenIsLocal bool
 }
 
 // Run executes one command line; it answers the exit code: 0 done, 1 failed, 130 interrupted.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	c := &command{env: environment(environ), stdout: stdout, stderr: stderr}
+	c := &command{stdout: stdout, stderr: stderr}
+	c.environment(environ)
 	root := c.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -64,7 +68,8 @@ func (c *command) api() (*client.Client, error) {
 	if url == "" {
 		url = c.env["SAMETICK_URL"]
 	}
-	if token == "" {
+	// A token that lies in .dev/env is for the suite that lies there, and goes to no other address.
+	if token == "" && (!c.tokenIsLocal || url == c.localURL) {
 		token = c.env["SAMETICK_TOKEN"]
 	}
 	if url == "" || token == "" {
@@ -76,22 +81,23 @@ func (c *command) api() (*client.Client, error) {
 	return client.New(url, token), nil
 }
 
-// environment is the process' environment over what the nearest .dev/env says.
-func environment(environ []string) map[string]string {
-	env := map[string]string{}
+// environment takes the process' environment over what the nearest .dev/env says.
+func (c *command) environment(environ []string) {
+	c.env = map[string]string{}
 	if dir, err := os.Getwd(); err == nil {
 		for ; ; dir = filepath.Dir(dir) {
-			if readEnv(filepath.Join(dir, ".dev", "env"), env) || dir == filepath.Dir(dir) {
+			if readEnv(filepath.Join(dir, ".dev", "env"), c.env) || dir == filepath.Dir(dir) {
 				break
 			}
 		}
 	}
+	c.localURL, c.tokenIsLocal = c.env["SAMETICK_URL"], c.env["SAMETICK_TOKEN"] != ""
 	for _, line := range environ {
 		if name, value, ok := strings.Cut(line, "="); ok && value != "" {
-			env[name] = value
+			c.env[name] = value
+			c.tokenIsLocal = c.tokenIsLocal && name != "SAMETICK_TOKEN"
 		}
 	}
-	return env
 }
 
 // readEnv reads lines of the form export NAME='value', as the suite writes them.

@@ -41,6 +41,9 @@ func (c *command) emit() *cobra.Command {
 					return err
 				}
 			}
+			if archive != 0 && len(body) > 0 {
+				return errors.New("--archive takes no name and no attributes: tick emit TYPE --archive ID")
+			}
 			method, path := http.MethodPost, "/api/records/"+url.PathEscape(args[0])
 			switch {
 			case update != 0:

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sametick/sametick/services/tick/internal/importer"
+	"github.com/sametick/sametick/services/tick/internal/xes"
 )
 
 func (c *command) importCmd() *cobra.Command {
@@ -69,6 +70,9 @@ func (c *command) runImport(ctx context.Context, name string, im *importer.Impor
 	_, _ = fmt.Fprintf(c.stderr, "%d workflows, %d steps, %d employees, %d teams in %.1f s (%.0f steps/s); %d records were there before\n",
 		n.Workflows.Load(), n.Steps.Load(), n.Employees.Load(), n.Teams.Load(), took, float64(n.Steps.Load())/took, n.Existed.Load())
 	if err != nil && !errors.Is(err, context.Canceled) {
+		if where := (*xes.Error)(nil); errors.As(err, &where) {
+			return fmt.Errorf("%s:%w", name, err) // name:line:column, which editors can follow
+		}
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if ctx.Err() != nil {

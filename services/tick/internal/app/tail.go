@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,14 +85,45 @@ func (l line) event(e tail.Event) error {
 	if context.WorkflowName != "" && e.AggregateType != "workflow" {
 		text += "  in " + printable(context.WorkflowName)
 	}
-	if len(context.Changes) > 0 {
-		text += fmt.Sprintf("  (%d changed)", len(context.Changes))
-	}
 	if context.ActorID != nil {
 		text += fmt.Sprintf("  by %d", *context.ActorID)
 	}
+	if changes := summary(context.Changes); changes != "" {
+		text += "  " + printable(changes)
+	}
 	_, err := fmt.Fprintln(l.out, text)
 	return err
+}
+
+// summary shows the first changed fields, before → after, and how many more there are.
+func summary(changes map[string]json.RawMessage) string {
+	const shown = 3
+	var parts []string
+	for i, field := range slices.Sorted(maps.Keys(changes)) {
+		if i == shown {
+			parts = append(parts, fmt.Sprintf("%d more", len(changes)-shown))
+			break
+		}
+		var change struct{ Before, After json.RawMessage }
+		if json.Unmarshal(changes[field], &change) != nil || change.Before == nil && change.After == nil {
+			parts = append(parts, field)
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s → %s", field, clip(change.Before), clip(change.After)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// clip keeps a value short enough for a line.
+func clip(value json.RawMessage) string {
+	const limit = 40
+	if value == nil {
+		return "null"
+	}
+	if runes := []rune(string(value)); len(runes) > limit {
+		return string(runes[:limit]) + "…"
+	}
+	return string(value)
 }
 
 // paint colours an event type by what it means and pads it, so that lines align.

@@ -89,9 +89,14 @@ func (c *Client) Create(ctx context.Context, r NewRecord) (Record, error) {
 	return made, err
 }
 
+// timeout bounds one request: a server that hangs is said, not waited for.
+const timeout = time.Minute
+
 // Do sends body as JSON, if there is one, and decodes the answer into out. An answer other than 2xx is an
 // *Error; no answer is an error that says where none came from.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	res, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
@@ -142,6 +147,9 @@ func (c *Client) Authorize(req *http.Request) {
 
 // Unreachable explains why no answer came.
 func (c *Client) Unreachable(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s does not answer within %s: is the suite overloaded, or SAMETICK_URL a wrong one? (%w)", c.Base, timeout, err)
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("nothing answers at %s: is the suite running (`make up`), and is SAMETICK_URL right? (%w)", c.Base, err)
 	}

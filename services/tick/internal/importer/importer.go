@@ -5,12 +5,15 @@ package importer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +44,8 @@ type Importer struct {
 	Parallel int
 	Counts   Counts
 
+	reached atomic.Bool // the server has answered once
+
 	mu    sync.Mutex
 	named map[string]*named // employees and teams, by type and name
 }
@@ -67,9 +72,10 @@ func (im *Importer) Run(ctx context.Context, log io.Reader) error {
 			break
 		}
 		n++
-		id := trace.Attributes.String(xes.Name)
+		// "#" doubled in names, so that what is added to a name that the log has twice is in none.
+		id := strings.ReplaceAll(trace.Attributes.String(xes.Name), "#", "##")
 		if h := maphash.String(seed, id); id == "" || seen[h] {
-			id = fmt.Sprintf("%s#%d", id, n) // the log does not tell its cases apart
+			id = fmt.Sprintf("%s#%d", id, n)
 		} else {
 			seen[h] = true
 		}
@@ -86,7 +92,7 @@ func (im *Importer) Run(ctx context.Context, log io.Reader) error {
 
 func (im *Importer) trace(ctx context.Context, external string, t xes.Trace) error {
 	attributes := t.Attributes.Map()
-	attributes["external_id"] = external
+	attributes["external_id"] = externalID(external)
 	workflow, err := im.create(ctx, client.NewRecord{Type: "workflow", Name: title(t.Attributes), Attributes: attributes})
 	if err != nil {
 		return fmt.Errorf("workflow %s: %w", external, err)
@@ -102,7 +108,7 @@ func (im *Importer) trace(ctx context.Context, external string, t xes.Trace) err
 
 func (im *Importer) step(ctx context.Context, external string, workflow int64, e xes.Event) error {
 	attributes := maps.Clone(e.Attributes.Map())
-	attributes["external_id"] = external
+	attributes["external_id"] = externalID(external)
 	for _, ref := range []struct {
 		key, kind, field string
 		count            *atomic.Int64
@@ -111,7 +117,7 @@ func (im *Importer) step(ctx context.Context, external string, workflow int64, e
 		{xes.Group, "team", "team_id", &im.Counts.Teams},
 	} {
 		name := e.Attributes.String(ref.key)
-		if name == "" {
+		if strings.TrimSpace(name) == "" {
 			continue
 		}
 		id, err := im.reference(ctx, ref.kind, name, ref.count)
@@ -137,8 +143,8 @@ func (im *Importer) reference(ctx context.Context, kind, name string, count *ato
 	}
 	im.mu.Unlock()
 	n.once.Do(func() {
-		n.id, n.err = im.create(ctx, client.NewRecord{Type: kind, Name: name,
-			Attributes: map[string]any{"external_id": im.Source + "/" + name}})
+		n.id, n.err = im.create(ctx, client.NewRecord{Type: kind, Name: clip(name),
+			Attributes: map[string]any{"external_id": externalID(im.Source + "/" + name)}})
 		if n.err == nil {
 			count.Add(1)
 		}
@@ -147,21 +153,24 @@ func (im *Importer) reference(ctx context.Context, kind, name string, count *ato
 }
 
 // create makes a record, or finds the one that an earlier run made. It waits out a server that is
-// away or overloaded: repeating is safe, because the external id is taken once.
+// away or overloaded, once it has answered at all: repeating is safe, because the external id is taken once.
 func (im *Importer) create(ctx context.Context, r client.NewRecord) (int64, error) {
 	wait := 100 * time.Millisecond
 	for {
 		made, err := im.To.Create(ctx, r)
+		var answer *client.Error
+		isAnswer := errors.As(err, &answer)
+		if err == nil || isAnswer {
+			im.reached.Store(true)
+		}
 		if err == nil {
 			return made.ID, nil
 		}
-		var answer *client.Error
-		isAnswer := errors.As(err, &answer)
 		if isAnswer && answer.Reason == ReasonExists {
 			im.Counts.Existed.Add(1)
 			return strconv.ParseInt(answer.Metadata["id"], 10, 64)
 		}
-		final := isAnswer && answer.Status != 429 && answer.Status < 500
+		final := isAnswer && answer.Status != 429 && answer.Status < 500 || !im.reached.Load()
 		if final || wait > 10*time.Second || ctx.Err() != nil {
 			return 0, err
 		}
@@ -174,9 +183,33 @@ func (im *Importer) create(ctx context.Context, r client.NewRecord) (int64, erro
 	}
 }
 
+// Limits of the server, in characters.
+const (
+	maxName       = 500
+	maxExternalID = 255
+)
+
+// title is a record's name; the whole text is in the attributes.
 func title(a xes.Attributes) string {
-	if name := a.String(xes.Name); name != "" {
-		return name
+	if name := a.String(xes.Name); strings.TrimSpace(name) != "" {
+		return clip(name)
 	}
 	return "unnamed"
+}
+
+func clip(name string) string {
+	if runes := []rune(name); len(runes) > maxName {
+		return string(runes[:maxName-1]) + "…"
+	}
+	return name
+}
+
+// externalID is the text itself or, when that is too long for the server, its beginning and its hash.
+func externalID(text string) string {
+	runes := []rune(text)
+	if len(runes) <= maxExternalID {
+		return text
+	}
+	hash := sha256.Sum256([]byte(text))
+	return string(runes[:maxExternalID-65]) + "~" + hex.EncodeToString(hash[:])
 }

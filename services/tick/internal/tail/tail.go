@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -34,6 +35,10 @@ type Handler struct {
 	Notice func(text string)
 }
 
+// Silence is how long a connection may say nothing before it counts as dead: the server sends a heartbeat
+// every 30 s. A connection whose other end has vanished would be waited for without end otherwise.
+const Silence = 95 * time.Second
+
 // maxEvent bounds one event's size: more than the server ever sends.
 const maxEvent = 16 << 20
 
@@ -43,7 +48,7 @@ var errFinal = errors.New("")
 // Follow hands events on until ctx ends (nil) or the server refuses for good. from is the position to
 // resume after, empty to begin with what comes next.
 func Follow(ctx context.Context, c *client.Client, filter url.Values, from string, h Handler) error {
-	wait := minWait
+	wait, said := minWait, ""
 	for {
 		last, err := once(ctx, c, filter, from, h)
 		switch {
@@ -52,10 +57,13 @@ func Follow(ctx context.Context, c *client.Client, filter url.Values, from strin
 		case errors.Is(err, errFinal):
 			return err
 		case last != from:
-			wait = minWait
+			wait, said = minWait, ""
 		}
 		from = last
-		h.Notice(fmt.Sprintf("connection lost (%v), reconnecting", reason(err)))
+		if why := fmt.Sprint(reason(err)); why != said { // one line for an outage, not one for each try
+			h.Notice("connection lost (" + why + "), reconnecting")
+			said = why
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -79,6 +87,10 @@ func reason(err error) any {
 
 // once follows one connection to its end and gives the last position seen.
 func once(ctx context.Context, c *client.Client, filter url.Values, from string, h Handler) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(Silence, func() { cancel(errSilent) })
+	defer silence.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+"/api/events/stream?"+filter.Encode(), nil)
 	if err != nil {
 		return from, fmt.Errorf("%wthe URL %q: %w", errFinal, c.Base, err)
@@ -90,7 +102,7 @@ func once(ctx context.Context, c *client.Client, filter url.Values, from string,
 	}
 	res, err := c.HTTP.Do(req)
 	if err != nil {
-		return from, c.Unreachable(err)
+		return from, c.Unreachable(silent(ctx, err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
@@ -100,7 +112,7 @@ func once(ctx context.Context, c *client.Client, filter url.Values, from string,
 		}
 		return from, fmt.Errorf("%w%w", errFinal, refused)
 	}
-	err = messages(res.Body, func(m message) error {
+	err = messages(&heard{res.Body, silence}, func(m message) error {
 		switch {
 		case m.event == "reset":
 			h.Notice("some events are no longer kept: " + m.data)
@@ -115,9 +127,33 @@ func once(ctx context.Context, c *client.Client, filter url.Values, from string,
 		return nil
 	})
 	if err != nil {
-		return from, fmt.Errorf("the stream broke: %w", err)
+		return from, fmt.Errorf("the stream broke: %w", silent(ctx, err))
 	}
 	return from, nil
+}
+
+var errSilent = fmt.Errorf("no heartbeat for %s", Silence)
+
+// silent gives the reason of an error that came from the timer.
+func silent(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errSilent) {
+		return errSilent
+	}
+	return err
+}
+
+// heard puts the timer off with each read that brings something.
+type heard struct {
+	r     io.Reader
+	timer *time.Timer
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if n > 0 {
+		h.timer.Reset(Silence)
+	}
+	return n, err
 }
 
 func deliver(data string, h Handler) error {

@@ -3,11 +3,14 @@ package tail_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -82,3 +85,39 @@ func TestFollowStopsWhereTryingAgainIsNoUse(t *testing.T) {
 	require.ErrorContains(t, err, "the token has expired")
 	require.True(t, strings.Contains(err.Error(), "SAMETICK_TOKEN"), err)
 }
+
+// TestASilentConnectionIsGivenUp: the other end vanished and no packet says so.
+func TestASilentConnectionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		started := time.Now()
+		var opened []time.Duration
+		c := client.New("http://sametick.test", "t")
+		c.HTTP.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			if opened = append(opened, time.Since(started)); len(opened) == 2 {
+				cancel()
+			}
+			body, w := io.Pipe()
+			go func() {
+				for range 3 { // heartbeats keep it open, then nothing comes
+					_, _ = io.WriteString(w, ": heartbeat\n\n")
+					<-time.After(30 * time.Second)
+				}
+			}()
+			context.AfterFunc(r.Context(), func() { _ = w.CloseWithError(context.Cause(r.Context())) })
+			return &http.Response{StatusCode: http.StatusOK, Body: body, Header: http.Header{}}, nil
+		})
+		var notice string
+		require.NoError(t, tail.Follow(ctx, c, nil, "", tail.Handler{Notice: func(text string) { notice = text }}))
+		require.Contains(t, notice, "no heartbeat for")
+		require.GreaterOrEqual(t, opened[1], 60*time.Second+tail.Silence)
+		require.Less(t, opened[1], 61*time.Second+tail.Silence)
+		synctest.Wait()
+		<-time.After(2 * time.Minute)
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -1,5 +1,5 @@
 // Package xes reads event logs in XES (IEEE 1849-2016), trace by trace: memory is that of one trace.
-// Extensions, globals, classifiers and the log's own attributes are stepped over; attributes of traces
+// Events outside any trace belong to no case and are stepped over too. Extensions, globals, classifiers and the log's own attributes are stepped over; attributes of traces
 // and events keep their type and nesting.
 package xes
 
@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/html/charset"
 )
 
 // Keys of the standard extensions that an importer gives a meaning.
@@ -89,8 +91,8 @@ func (a *Attribute) json() any {
 // maxDepth bounds how deep attributes nest; real logs have two or three levels.
 const maxDepth = 64
 
-// Read yields the traces of a log, plain or gzipped (told by content). An error ends the sequence and
-// names line and column.
+// Read yields the traces of a log, plain or gzipped (told by content). An error ends the sequence; one in
+// the log is an *Error.
 func Read(r io.Reader) iter.Seq2[Trace, error] {
 	return func(yield func(Trace, error) bool) {
 		plain, err := decompress(r)
@@ -99,6 +101,7 @@ func Read(r io.Reader) iter.Seq2[Trace, error] {
 			return
 		}
 		p := &parser{d: xml.NewDecoder(plain)}
+		p.d.CharsetReader = charset.NewReaderLabel // older tools write ISO-8859-1
 		if err := p.log(func(t Trace) bool { return yield(t, nil) }); err != nil && !errors.Is(err, errStopped) {
 			yield(Trace{}, p.locate(err))
 		}
@@ -121,23 +124,33 @@ var errStopped = errors.New("stopped")
 
 type parser struct{ d *xml.Decoder }
 
+// Error is a fault of the log and where it was found, both from 1.
+type Error struct {
+	Line, Column int
+	Err          error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%d:%d: %v", e.Line, e.Column, e.Err) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
 func (p *parser) locate(err error) error {
 	line, column := p.d.InputPos()
 	var syntax *xml.SyntaxError
 	if errors.As(err, &syntax) {
-		err = errors.New(syntax.Msg) // the line is below
+		err = errors.New(syntax.Msg) // Error says the line
 	}
 	// The decoder tells a cut file by this text alone.
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || syntax != nil && syntax.Msg == "unexpected EOF" {
 		err = errors.New("the file ends in the middle of the log")
 	}
-	return fmt.Errorf("line %d, column %d: %w", line, column, err)
+	return &Error{Line: line, Column: column, Err: err}
 }
 
 // log reads <log> … </log> and hands each trace to take.
 func (p *parser) log(take func(Trace) bool) error {
 	root, err := p.next()
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if root == nil || root.Name.Local != "log" {
@@ -252,7 +265,7 @@ func value(kind, text string, has bool) (any, error) {
 	}
 	switch kind {
 	case "date":
-		if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+		if !isDate(text) {
 			return nil, fmt.Errorf("%q is no date such as 2011-10-11T13:45:40.276+02:00", text)
 		}
 	case "int":
@@ -276,6 +289,13 @@ func value(kind, text string, has bool) (any, error) {
 		return nil, fmt.Errorf("%q is neither true nor false", text)
 	}
 	return text, nil
+}
+
+// isDate tells an xs:dateTime, whose zone may be missing; the text is kept as it is.
+func isDate(text string) bool {
+	_, zoned := time.Parse(time.RFC3339Nano, text)
+	_, local := time.Parse("2006-01-02T15:04:05.999999999", text)
+	return zoned == nil || local == nil
 }
 
 // canonicalInt drops leading zeros, which JSON has not.

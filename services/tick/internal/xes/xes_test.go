@@ -76,27 +76,36 @@ func TestReadTellsGzipByContent(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, traces, 2)
 	_, err = read(t, z.String()[:z.Len()/2])
-	require.ErrorContains(t, err, "line")
+	require.ErrorContains(t, err, "the file ends")
 }
 
 func TestReadSaysWhereAndWhat(t *testing.T) {
 	t.Parallel()
 	for log, want := range map[string]string{
-		"":       "the file ends",
-		"{}":     "line 1",
+		"":       "1:1: expected <log>",
+		"{}":     "1:3: expected <log>",
 		"<html>": "expected <log>",
-		"<log>\n<trace>\n<event><int key='n' value='x'/>":           "line 3, column 32: attribute \"n\": \"x\" is no whole number",
+		"<log>\n<trace>\n<event><int key='n' value='x'/>":           "3:32: attribute \"n\": \"x\" is no whole number",
 		"<log><trace><event><date key='d' value='today'/>":          "is no date such as",
 		"<log><trace><event><boolean key='b' value='ja'/>":          "neither true nor false",
 		"<log><trace><event><string value='x'/>":                    "<string> has no key",
 		"<log><trace><event><string key='x'/>":                      "<string> has no value",
 		"<log><trace><event><blob key='x' value='y'/>":              "is no attribute",
-		"<log><trace><event></trace></log>":                         "line 1",
+		"<log><trace><event></trace></log>":                         "1:28: element <event> closed by </trace>",
 		"<log><trace>" + strings.Repeat("<container key='k'>", 100): "nest deeper",
 	} {
 		_, err := read(t, log)
 		require.ErrorContains(t, err, want, log)
 	}
+}
+
+func TestReadTakesOldEncodingsAndLocalTimes(t *testing.T) {
+	t.Parallel()
+	traces, err := read(t, "<?xml version='1.0' encoding='ISO-8859-1'?><log><trace><string key='concept:name' value='Stra\xdfe'/>"+
+		"<date key='d' value='2011-10-11T13:45:40'/></trace></log>")
+	require.NoError(t, err)
+	require.Equal(t, "Straße", traces[0].Attributes.String(xes.Name))
+	require.Equal(t, "2011-10-11T13:45:40", traces[0].Attributes.String("d"))
 }
 
 // TestReadTheRealLog reads the municipality's log beside the checkout, where there is one.

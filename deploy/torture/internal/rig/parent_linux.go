@@ -1,0 +1,6 @@
+package rig
+
+import "syscall"
+
+// dieWithParent ends a child when the harness dies, whatever it dies of.
+func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -1,0 +1,100 @@
+package main_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/sametick/sametick/deploy/torture/internal/harness"
+	"github.com/sametick/sametick/deploy/torture/internal/judge"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// short runs a torture in seconds.
+func short(t *testing.T, change func(*harness.Options)) *harness.Report {
+	t.Helper()
+	o := harness.Defaults()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	o.Root, o.Dir, o.Out = root, t.TempDir(), t.Output()
+	o.Seed, o.Bulk, o.Think = 7, 400, 20*time.Millisecond
+	change(&o)
+	report, err := harness.Run(t.Context(), o)
+	require.NoError(t, err)
+	require.NoError(t, report.Print(t.Output()))
+	require.Greater(t, report.Ledger.Committed, int64(100), "too little was written to prove anything")
+	require.Greater(t, report.Ledger.Aborted, int64(5))
+	return report
+}
+
+// verdict finds a row of the report.
+func verdict(t *testing.T, r *harness.Report, what string) *judge.Verdict {
+	t.Helper()
+	for _, v := range r.Verdicts {
+		if v.What == what {
+			return v
+		}
+	}
+	require.Fail(t, "no verdict", "%s among %v", what, r.Verdicts)
+	return nil
+}
+
+const (
+	commits   = "ledger ↔ events, audit (P1)"
+	positions = "positions (P2 P3 P5)"
+	streams   = "Redis streams (P6 P7)"
+	clients   = "SSE clients (P8 P10)"
+	beside    = "beside an open transaction (P4)"
+)
+
+func TestTheRelaySurvivesAShortStorm(t *testing.T) {
+	report := short(t, func(o *harness.Options) { o.Gateway, o.Duration, o.Pace = harness.Right, 25*time.Second, 0.35 })
+	require.True(t, report.Clean())
+	require.Greater(t, report.Kills, 5, "a storm without kills proves nothing")
+	require.Greater(t, verdict(t, report, clients).Checked, int64(100))
+}
+
+// The judge must find in each known-wrong relay what is wrong with it, and nothing that is not.
+func TestTheJudgeCatchesTheCursorOnIDs(t *testing.T) {
+	report := wrong(t, "wrong-id")
+	require.Positive(t, verdict(t, report, positions).Lost)
+	require.Positive(t, verdict(t, report, streams).Lost)
+	require.Zero(t, verdict(t, report, positions).Twice)
+	require.Zero(t, verdict(t, report, positions).OutOfOrder)
+}
+
+func TestTheJudgeCatchesTheLowWaterMark(t *testing.T) {
+	report := wrong(t, "wrong-xmin")
+	require.Positive(t, verdict(t, report, positions).OutOfOrder)
+	require.Positive(t, verdict(t, report, streams).OutOfOrder)
+	require.Positive(t, verdict(t, report, beside).Lost, "one open transaction must have held up the others")
+	require.Zero(t, verdict(t, report, positions).Lost)
+	require.Zero(t, verdict(t, report, positions).Twice)
+}
+
+func TestTheJudgeCatchesPublishingWithoutALog(t *testing.T) {
+	report := wrong(t, "wrong-direct")
+	require.Positive(t, verdict(t, report, streams).Lost)
+	require.Positive(t, verdict(t, report, streams).Gaps)
+	require.Positive(t, verdict(t, report, positions).Lost)
+}
+
+func TestTheJudgePassesARightDouble(t *testing.T) {
+	t.Parallel()
+	report := short(t, func(o *harness.Options) { o.Relay, o.Duration, o.Pace = "right", 8*time.Second, 0.2 })
+	require.True(t, report.Clean())
+}
+
+// wrong runs a wrong relay in fair weather: it is wrong without any help.
+func wrong(t *testing.T, relay string) *harness.Report {
+	t.Helper()
+	t.Parallel()
+	report := short(t, func(o *harness.Options) { o.Relay, o.Duration, o.Pace = relay, 6*time.Second, 0 })
+	require.False(t, report.Clean())
+	require.Zero(t, verdict(t, report, commits).Failures(), "the writers' side is the same for all relays")
+	return report
+}

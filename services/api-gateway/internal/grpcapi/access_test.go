@@ -1,0 +1,80 @@
+package grpcapi_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/errs"
+	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
+	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+)
+
+func methods() (list []string) {
+	for _, file := range []protoreflect.FileDescriptor{recordsv1.File_sametick_records_v1_records_proto,
+		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto} {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				list = append(list, "/"+string(service.FullName())+"/"+string(service.Methods().Get(j).Name()))
+			}
+		}
+	}
+	return list
+}
+
+type holder auth.Scopes
+
+func (h holder) Verify(_ context.Context, token string) (auth.Principal, error) {
+	if token == "" {
+		return auth.Principal{}, auth.ErrMissing()
+	}
+	return auth.Principal{OrgID: 1, Scopes: auth.Scopes(h)}, nil
+}
+
+func (h holder) Find(ctx context.Context, secret string) (auth.Principal, error) {
+	return h.Verify(ctx, secret)
+}
+
+// TestEveryMethodNeedsItsScope walks all methods with every scope but theirs, with theirs alone and
+// with no token.
+func TestEveryMethodNeedsItsScope(t *testing.T) {
+	table := grpcapi.Requirements()
+	all := methods()
+	require.Len(t, table, len(all), "no method more, none less")
+	public := 0
+	for _, method := range all {
+		scope, known := table[method]
+		require.True(t, known, "%s is missing from the table", method)
+		call := func(token string, scopes auth.Scopes) error {
+			access := grpcapi.NewAccess(holder(scopes), holder(scopes), "secret")
+			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+token))
+			_, err := access.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil })
+			return err
+		}
+		if scope == "" {
+			public++
+			require.NoError(t, call("", 0), method)
+			continue
+		}
+		require.Contains(t, auth.AllScopes(), scope)
+		require.Equal(t, errs.Unauthenticated, errs.KindOf(call("", auth.ScopesOf(scope))), method)
+		require.Equal(t, errs.PermissionDenied, errs.KindOf(call("t", auth.ScopesOf(auth.AllScopes()...)&^auth.ScopesOf(scope))), method)
+		require.NoError(t, call("t", auth.ScopesOf(scope)), method)
+	}
+	require.Equal(t, 4, public, "login, refresh, logout, exchange")
+}
+
+func TestUnknownMethodIsClosed(t *testing.T) {
+	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "")
+	_, err := access.Unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil)
+	require.Equal(t, errs.PermissionDenied, errs.KindOf(err))
+	require.Error(t, access.Stream(nil, nil, &grpc.StreamServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil))
+}
