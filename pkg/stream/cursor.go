@@ -10,7 +10,7 @@ import (
 	"github.com/sametick/sametick/pkg/pg"
 )
 
-// ErrStaleCursor: the cursor is not where the caller read from; another holder of the shard has moved
+// ErrStaleCursor means that the cursor is not where the caller read from: another holder of the shard has moved
 // it. The transaction must be rolled back, and the cursor read again.
 var ErrStaleCursor = errs.New(errs.Aborted, "STALE_CURSOR", "another replica has taken these events")
 

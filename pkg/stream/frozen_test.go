@@ -17,7 +17,7 @@ import (
 func TestFrozenRedis(t *testing.T) {
 	t.Parallel()
 	log, server := streamtest.NewLog(), redistest.New(t)
-	p := streamtest.NewPublisher(t, log, server)
+	p := streamtest.NewPublisher(t, log, server.URL, server)
 	r := streamtest.NewReader(quick(log.Direct(), p.Redis(t)), map[int]int64{2: 0})
 	defer r.F.Close()
 	org := streamtest.Orgs(2, 1)[0]
@@ -45,7 +45,7 @@ func TestFrozenRedis(t *testing.T) {
 func TestIdleReaderAsksTheLogSeldom(t *testing.T) {
 	t.Parallel()
 	log, server := streamtest.NewLog(), redistest.New(t)
-	p := streamtest.NewPublisher(t, log, server)
+	p := streamtest.NewPublisher(t, log, server.URL, server)
 	s := stream.New(stream.Options{Log: log.Direct(), Redis: p.Redis(t), Beat: time.Minute})
 	r := streamtest.NewReader(s, map[int]int64{2: 0})
 	defer r.F.Close()
@@ -62,7 +62,7 @@ func TestIdleReaderAsksTheLogSeldom(t *testing.T) {
 func TestControlTrustsRedis(t *testing.T) {
 	t.Parallel()
 	log, server := streamtest.NewLog(), redistest.New(t)
-	p := streamtest.NewPublisher(t, log, server)
+	p := streamtest.NewPublisher(t, log, server.URL, server)
 	c, err := redisconn.Open(t.Context(), server.URL, redisconn.Options{})
 	require.NoError(t, err)
 	defer c.Close()

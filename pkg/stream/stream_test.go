@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"flag"
 	"testing"
 	"time"
 
@@ -17,8 +18,13 @@ import (
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 )
 
+// few is how many programs the property test runs unless -rapid.checks says otherwise: each takes real
+// servers through crashes.
+const few = "25"
+
 // The server that pgtest shares lives as long as the process.
 func TestMain(m *testing.M) {
+	limitChecks()
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.StartProcess.func1"),
 		goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
 }
@@ -75,7 +81,7 @@ func TestRedis(t *testing.T) {
 func redisFixture(t *testing.T) *streamtest.Fixture {
 	log := streamtest.NewLog()
 	server := redistest.New(t)
-	p := streamtest.NewPublisher(t, log, server)
+	p := streamtest.NewPublisher(t, log, server.URL, server)
 	return &streamtest.Fixture{
 		Source: quick(log.Direct(), p.Redis(t)), Log: log, Publish: p.Publish,
 		Faults: map[string]func(context.Context) error{
@@ -87,5 +93,14 @@ func redisFixture(t *testing.T) *streamtest.Fixture {
 			"holes":            p.Puncture,
 			"log down a while": outage(log),
 		},
+	}
+}
+
+func limitChecks() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		_ = flag.Set("rapid.checks", few) // rapid registers it
 	}
 }

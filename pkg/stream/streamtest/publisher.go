@@ -7,36 +7,47 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/sametick/sametick/pkg/devstack"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/redisconn"
 	"github.com/sametick/sametick/pkg/stream"
 )
 
+// Server is a Redis that can crash; redistest.New gives one.
+type Server interface {
+	Kill() error
+	Start(ctx context.Context) error
+}
+
 // Publisher puts a Log into a Redis, in the form of the relay. For one goroutine.
 type Publisher struct {
 	log    *Log
-	server *devstack.Redis
+	url    string
+	server Server
 	client rueidis.Client
 	done   [event.Shards]int64
 }
 
-// NewPublisher publishes into a server until the test ends.
-func NewPublisher(t testing.TB, log *Log, server *devstack.Redis) *Publisher {
+// NewPublisher publishes into a server, at the same URL after a crash, until the test ends.
+func NewPublisher(t testing.TB, log *Log, url string, server Server) *Publisher {
 	t.Helper()
-	c, err := redisconn.Open(t.Context(), server.URL, redisconn.Options{})
-	if err != nil {
+	p := &Publisher{log: log, url: url, server: server}
+	if err := p.connect(t.Context()); err != nil {
 		t.Fatalf("streamtest: %v", err)
 	}
-	t.Cleanup(c.Close)
-	return &Publisher{log: log, server: server, client: c}
+	t.Cleanup(func() { p.client.Close() })
+	return p
+}
+
+func (p *Publisher) connect(ctx context.Context) (err error) {
+	p.client, err = redisconn.Open(ctx, p.url, redisconn.Options{})
+	return err //nolint:wrapcheck // a test reads it
 }
 
 // Redis gives the reader's side of the server, closed when the test ends.
 func (p *Publisher) Redis(t testing.TB) *stream.Redis {
 	t.Helper()
 	r := stream.NewRedis(func(ctx context.Context) (rueidis.Client, error) {
-		return redisconn.Open(ctx, p.server.URL, redisconn.Options{})
+		return redisconn.Open(ctx, p.url, redisconn.Options{})
 	})
 	t.Cleanup(r.Close)
 	return r
@@ -111,5 +122,9 @@ func (p *Publisher) Restart(ctx context.Context) error {
 	if err := p.server.Kill(); err != nil {
 		return err //nolint:wrapcheck // a test reads it
 	}
-	return p.server.Start(ctx) //nolint:wrapcheck // a test reads it
+	if err := p.server.Start(ctx); err != nil {
+		return err //nolint:wrapcheck // a test reads it
+	}
+	p.client.Close() // it has connections that do not know yet that they are dead
+	return p.connect(ctx)
 }

@@ -67,7 +67,7 @@ type suite struct {
 
 func newSuite(t *testing.T) *suite {
 	s := &suite{t: t, log: streamtest.NewLog(), redis: redistest.New(t), org: 42}
-	s.pub = streamtest.NewPublisher(t, s.log, s.redis)
+	s.pub = streamtest.NewPublisher(t, s.log, s.redis.URL, s.redis)
 	signing, public, err := auth.GenerateKey("k1")
 	require.NoError(t, err)
 	s.signer, err = auth.ParseSigner(signing)
@@ -86,7 +86,7 @@ func newSuite(t *testing.T) *suite {
 }
 
 // ExchangeApiKey knows one key.
-func (s *suite) ExchangeApiKey(_ context.Context, r *identityv1.ExchangeApiKeyRequest) (*identityv1.TokenResponse, error) {
+func (s *suite) ExchangeApiKey(_ context.Context, r *identityv1.ExchangeApiKeyRequest) (*identityv1.TokenResponse, error) { //nolint:revive // the generated name
 	if r.GetSecret() != "stk_good" {
 		return nil, errs.New(errs.Unauthenticated, "TOKEN_INVALID", "no such key")
 	}
@@ -153,7 +153,7 @@ func (g *gateway) probe(path string) int {
 
 func (g *gateway) fetch(url string) (int, string) {
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	res, err := c.Get(url) //nolint:noctx // a test
+	res, err := c.Get(url)
 	if err != nil {
 		return 0, ""
 	}
@@ -167,7 +167,7 @@ func (s *suite) tail(addr func() string, until int64) ([]string, error) {
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	last, got := "0", []string{}
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		req, err := http.NewRequest(http.MethodGet, "http://"+addr()+"/api/events/stream?token="+s.token(time.Hour), nil) //nolint:noctx // a test
+		req, err := http.NewRequest(http.MethodGet, "http://"+addr()+"/api/events/stream?token="+s.token(time.Hour), nil)
 		if err != nil {
 			return nil, err
 		}

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// ErrOverrun: the ring has moved past the subscription's position. What it missed is no longer here.
+// ErrOverrun means that the ring has moved past the subscription's position. What it missed is no longer here.
 var ErrOverrun = errors.New("hub: the subscription fell off the ring")
 
 // Sub is one subscription: a position in its organisation's ring and a filter. For one goroutine.
@@ -26,7 +26,7 @@ func (s *Sub) Org() int64 { return s.org }
 // Filter is what passes.
 func (s *Sub) Filter() *Filter { return &s.filter }
 
-// Position: every event up to it that passes has been taken.
+// Position is where it is: every event up to it that passes has been taken.
 func (s *Sub) Position() int64 { return s.position }
 
 // MoveTo moves the subscription to a position: the events after it come next.

@@ -34,7 +34,7 @@ type Reader interface {
 	Read(ctx context.Context, org, after int64) (Page, error)
 }
 
-// TrimmedError: retention has dropped what follows the position; First is the oldest kept.
+// TrimmedError says that retention has dropped what follows the position; First is the oldest kept.
 type TrimmedError struct{ First int64 }
 
 // Error says so.
@@ -42,10 +42,10 @@ func (e *TrimmedError) Error() string {
 	return fmt.Sprintf("resume: the oldest position kept is %d", e.First)
 }
 
-// ErrSlow: the session was live and the ring has moved past it.
+// ErrSlow means that the session was live and the ring has moved past it.
 var ErrSlow = errors.New("resume: the client is too slow")
 
-// Source names for counting; Page.Source has the others.
+// SourceRing names the ring for counting; Page.Source has the other names.
 const SourceRing = "ring"
 
 // Session is one stream. For one goroutine.
@@ -112,7 +112,7 @@ type Step struct {
 	Wait <-chan struct{}
 }
 
-// Position: everything up to it has been given out.
+// Position is where it is: everything up to it has been given out.
 func (s *Session) Position() int64 { return s.sub.Position() }
 
 // Next gives the next step without waiting for events; reuse is overwritten. It errs with ErrSlow,

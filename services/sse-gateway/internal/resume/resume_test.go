@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,9 @@ type world struct {
 	reader resume.Reader
 	org    int64
 	other  int64
-	heard  int64
+
+	mu    sync.Mutex
+	heard int64
 }
 
 func newWorld() *world {
@@ -52,6 +55,8 @@ func (w *world) append(n, bytes int) {
 
 // hear publishes up to n positions that the hub has not heard of.
 func (w *world) hear(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	list := w.log.Entries(shard, w.heard, 0)
 	list = list[:min(n, len(list))]
 	if len(list) == 0 {

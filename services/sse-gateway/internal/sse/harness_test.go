@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,7 +29,14 @@ import (
 	"github.com/sametick/sametick/services/sse-gateway/internal/sse"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// few is how many programs the property test runs unless -rapid.checks says otherwise: each takes real
+// servers through crashes.
+const few = "12"
+
+func TestMain(m *testing.M) {
+	limitChecks()
+	goleak.VerifyTestMain(m)
+}
 
 const shard = 3
 
@@ -78,7 +86,8 @@ func start(t *testing.T, change func(*settings)) *gateway {
 	}
 	orgs := streamtest.Orgs(shard, 2)
 	g := &gateway{t: t, log: streamtest.NewLog(), logs: &lockedBuffer{}, org: orgs[0], other: orgs[1]}
-	g.redis = streamtest.NewPublisher(t, g.log, redistest.New(t))
+	server := redistest.New(t)
+	g.redis = streamtest.NewPublisher(t, g.log, server.URL, server)
 	source := stream.New(stream.Options{Log: g.log.Direct(), Redis: g.redis.Redis(t), Beat: 50 * time.Millisecond, PollEvery: 10 * time.Millisecond, Limit: 100})
 	h := hub.New(o.hub)
 	g.streams = &resume.Streams{Hub: h, Reader: feed.Reader{Source: source}, Heartbeat: o.heartbeat, DrainOver: 50 * time.Millisecond}
@@ -242,4 +251,13 @@ func body(t *testing.T, c *conn) string {
 	b, err := io.ReadAll(c.r)
 	require.NoError(t, err)
 	return string(b)
+}
+
+func limitChecks() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		_ = flag.Set("rapid.checks", few) // rapid registers it
+	}
 }

@@ -229,7 +229,7 @@ func TestLimits(t *testing.T) {
 	require.Eventually(t, func() bool {
 		c := g.open("", g.bearer())
 		defer c.close()
-		return c.res.StatusCode == 200
+		return c.res.StatusCode == http.StatusOK
 	}, 10*time.Second, 20*time.Millisecond, "the place is free again")
 }
 
