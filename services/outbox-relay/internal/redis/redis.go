@@ -144,6 +144,9 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 		return r, fmt.Errorf("EXEC has %d answers, want at least %d", len(list), 1+len(g.Events))
 	}
 	last, err := list[0].AsXRange()
+	if noStream(err) {
+		return publish.Reply{Foreign: true}, nil
+	}
 	if err != nil {
 		return r, err
 	}
@@ -162,6 +165,12 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 	return r, nil
 }
 
+// noStream tells whether a key holds something else than a stream.
+func noStream(err error) bool {
+	refused, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(refused.Error(), "WRONGTYPE")
+}
+
 // parse gives an entry's position; false for an entry that no relay has written.
 func parse(e rueidis.XRangeEntry) (int64, bool) {
 	head, sub, _ := strings.Cut(e.ID, "-")
@@ -170,7 +179,8 @@ func parse(e rueidis.XRangeEntry) (int64, bool) {
 	return position, err == nil && sub == "0" && ours
 }
 
-// Tails reads the ends of all streams.
+// Tails reads the ends of all streams. A key that is no stream is a foreign tail: one bad key must
+// not keep the other shards from being published.
 func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -187,27 +197,37 @@ func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, 
 	}
 	results := c.DoMulti(ctx, cmds...)
 	for i := range tails {
-		t := &tails[i]
-		newest, err := results[3*i].AsXRange()
-		if err != nil {
-			return tails, fmt.Errorf("read the end of shard %d: %w", i, err)
+		if tails[i], err = tail(results[3*i : 3*i+3]); err != nil {
+			return tails, fmt.Errorf("read the ends of shard %d: %w", i, err)
 		}
-		oldest, err := results[3*i+1].AsXRange()
-		if err != nil {
-			return tails, fmt.Errorf("read the beginning of shard %d: %w", i, err)
-		}
-		if t.Length, err = results[3*i+2].AsInt64(); err != nil {
-			return tails, fmt.Errorf("read the length of shard %d: %w", i, err)
-		}
-		if len(newest) == 0 || len(oldest) == 0 {
-			continue
-		}
-		var ours, oursToo bool
-		t.Last, ours = parse(newest[0])
-		t.First, oursToo = parse(oldest[0])
-		t.Envelope, t.Foreign = []byte(newest[0].FieldValues["e"]), !ours || !oursToo
 	}
 	return tails, nil
+}
+
+// tail reads the answers of one shard: the newest entry, the oldest, the length.
+func tail(answers []rueidis.RedisResult) (t publish.Tail, err error) {
+	newest, err := answers[0].AsXRange()
+	if noStream(err) {
+		return publish.Tail{Foreign: true}, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	oldest, err := answers[1].AsXRange()
+	if err != nil {
+		return t, err
+	}
+	if t.Length, err = answers[2].AsInt64(); err != nil {
+		return t, err
+	}
+	if len(newest) == 0 || len(oldest) == 0 {
+		return t, nil
+	}
+	var ours, oursToo bool
+	t.Last, ours = parse(newest[0])
+	t.First, oursToo = parse(oldest[0])
+	t.Envelope, t.Foreign = []byte(newest[0].FieldValues["e"]), !ours || !oursToo
+	return t, nil
 }
 
 // Clear deletes a stream.
