@@ -144,7 +144,7 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 		return r, fmt.Errorf("EXEC has %d answers, want at least %d", len(list), 1+len(g.Events))
 	}
 	last, err := list[0].AsXRange()
-	if noStream(err) {
+	if wrongType(err) {
 		return publish.Reply{Foreign: true}, nil
 	}
 	if err != nil {
@@ -165,8 +165,8 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 	return r, nil
 }
 
-// noStream tells whether a key holds something else than a stream.
-func noStream(err error) bool {
+// wrongType tells whether a key holds something of another type.
+func wrongType(err error) bool {
 	refused, ok := rueidis.IsRedisErr(err)
 	return ok && strings.HasPrefix(refused.Error(), "WRONGTYPE")
 }
@@ -207,7 +207,7 @@ func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, 
 // tail reads the answers of one shard: the newest entry, the oldest, the length.
 func tail(answers []rueidis.RedisResult) (t publish.Tail, err error) {
 	newest, err := answers[0].AsXRange()
-	if noStream(err) {
+	if wrongType(err) {
 		return publish.Tail{Foreign: true}, nil
 	}
 	if err != nil {
@@ -240,6 +240,41 @@ func (s *Streams) Clear(ctx context.Context, shard int) error {
 	}
 	if err := c.Do(ctx, c.B().Del().Key(Key(shard)).Build()).Error(); err != nil {
 		return fmt.Errorf("delete the stream of shard %d: %w", shard, err)
+	}
+	return nil
+}
+
+// ownerKey holds the name of the database that the streams are of.
+const ownerKey = "sametick:owner"
+
+// Owner reads which database the streams are of; empty when nobody has said so.
+func (s *Streams) Owner(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return "", err
+	}
+	owner, err := c.Do(ctx, c.B().Get().Key(ownerKey).Build()).ToString()
+	if rueidis.IsRedisNil(err) || wrongType(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the streams' owner: %w", err)
+	}
+	return owner, nil
+}
+
+// SetOwner notes which database the streams are of.
+func (s *Streams) SetOwner(ctx context.Context, database string) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, c.B().Set().Key(ownerKey).Value(database).Build()).Error(); err != nil {
+		return fmt.Errorf("note the streams' owner: %w", err)
 	}
 	return nil
 }
