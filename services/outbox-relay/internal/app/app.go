@@ -110,6 +110,11 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	streams := redis.New(func(ctx context.Context) (rueidis.Client, error) {
 		return redisconn.Open(ctx, c.RedisURL.Reveal(), redisconn.Options{Name: name, Log: log})
 	}, c.Pubsub)
+	if err := streams.Check(ctx); err != nil {
+		pool.Close()
+		closeTracing(tracing)
+		return err
+	}
 	registry := telemetry.NewRegistry()
 	leadStats, publishStats := newMetrics(registry)
 	events := store.NewLog(pool)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/outbox-relay/internal/publish"
 	"github.com/sametick/sametick/services/outbox-relay/internal/sequence"
@@ -54,8 +55,31 @@ func (s *Streams) client(ctx context.Context) (rueidis.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to Redis: %w", err)
 	}
+	if c.Mode() == rueidis.ClientModeCluster {
+		c.Close()
+		return nil, errs.New(errs.FailedPrecondition, ReasonCluster,
+			"this Redis runs in cluster mode, which outbox-relay does not support: give it a single primary in REDIS_URL")
+	}
 	s.opened = c
 	return c, nil
+}
+
+// ReasonCluster is the reason of the error of every call when Redis runs in cluster mode: one connection
+// sends the transactions of all shards, and a cluster has them in several places.
+const ReasonCluster = "REDIS_CLUSTER"
+
+// startWait is how long a start waits to learn what Redis is.
+const startWait = time.Second
+
+// Check errs when Redis runs in cluster mode. A Redis that does not answer is no error: it may come later, and is
+// refused then.
+func (s *Streams) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	if _, err := s.client(ctx); errs.HasReason(err, ReasonCluster) {
+		return err
+	}
+	return nil
 }
 
 // Key names the stream of a shard. The braces keep it in one slot of a cluster.
