@@ -110,6 +110,11 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	streams := redis.New(func(ctx context.Context) (rueidis.Client, error) {
 		return redisconn.Open(ctx, c.RedisURL.Reveal(), redisconn.Options{Name: name, Log: log})
 	}, c.Pubsub)
+	if err := streams.Check(ctx); err != nil {
+		pool.Close()
+		closeTracing(tracing)
+		return err
+	}
 	registry := telemetry.NewRegistry()
 	leadStats, publishStats := newMetrics(registry)
 	events := store.NewLog(pool)
@@ -119,8 +124,8 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 		Open:      func(ctx context.Context) (lead.Session, error) { return store.OpenSession(ctx, url) },
 		NewPublisher: func() lead.Publisher {
 			return publish.New(publish.Config{
-				Streams: streams, Cutter: streams, Log: events, Ledger: events, Retention: c.StreamRetention,
-				TrimEvery: time.Minute, Logger: log, Stats: publishStats,
+				Streams: streams, Cutter: streams, Log: events, Ledger: events, Owner: streams, Database: events.Database,
+				Retention: c.StreamRetention, TrimEvery: time.Minute, Logger: log, Stats: publishStats,
 			})
 		},
 		Upkeep:      (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run,

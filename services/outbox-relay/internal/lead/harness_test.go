@@ -61,7 +61,7 @@ func startActive(t *testing.T, url, redisURL string, o options) *active {
 		TryLock: func(context.Context) (lead.Lock, error) { return anyone{}, nil }, Heartbeat: time.Second, Open: o.open,
 		NewPublisher: func() lead.Publisher {
 			return publish.New(publish.Config{Streams: streams, Cutter: streams, Log: events, Ledger: events,
-				Retention: o.retention, TrimEvery: 50 * time.Millisecond, Logger: log, Stats: &a.publish})
+				Owner: streams, Database: events.Database, Retention: o.retention, TrimEvery: 50 * time.Millisecond, Logger: log, Stats: &a.publish})
 		},
 		Upkeep: (&store.Upkeep{Pool: pool, StreamRetention: o.retention, Logger: log}).Run, UpkeepEvery: time.Second,
 		ClaimLost: store.ReasonClaimLost, BatchEvents: o.batch, Logger: log, Stats: &a.stats,

@@ -192,7 +192,11 @@ func TestStreamsAheadOfPostgres(t *testing.T) {
 	db, red := relaytest.Database(t), redistest.New(t)
 	pool, c := db.Pool(t), redisClient(t, red.URL)
 	shard := event.ShardOf(1)
-	for p := 1; p <= 7; p++ {
+	before := startActive(t, db.URL, red.URL, options{batch: 50})
+	relaytest.Write(t, pool, 1, 1, 2)
+	settled(t, db, red.URL)
+	before.stop()
+	for p := 3; p <= 7; p++ {
 		require.NoError(t, c.Do(t.Context(), c.B().Xadd().Key(relaytest.Key(shard)).Id(fmt.Sprintf("%d-0", p)).
 			FieldValue().FieldValue("e", "{}").Build()).Error())
 	}
@@ -201,7 +205,7 @@ func TestStreamsAheadOfPostgres(t *testing.T) {
 	relaytest.Write(t, pool, 1, 1, 2)
 	relaytest.Eventually(t, func() bool { return relaytest.InStreams(t, c) == 9 }, "both events behind the others")
 	var first int64
-	require.NoError(t, pool.QueryRow(t.Context(), "SELECT min(position) FROM sametick.positions").Scan(&first))
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT min(position) FROM sametick.positions WHERE position > 2").Scan(&first))
 	require.EqualValues(t, 8, first)
 }
 

@@ -26,6 +26,12 @@ type Cutter interface {
 	Trim(ctx context.Context, before sequence.Positions) error
 }
 
+// Owner is a note beside the streams of which database they are; empty when there is none.
+type Owner interface {
+	Owner(ctx context.Context) (string, error)
+	SetOwner(ctx context.Context, database string) error
+}
+
 // Log is the position log, as far back as it is kept.
 type Log interface {
 	Read(ctx context.Context, shard int, after int64, limit, maxBytes int, org int64) (sequence.Page, error)
@@ -43,6 +49,9 @@ type Config struct {
 	Cutter  Cutter
 	Log     Log
 	Ledger  Ledger
+	Owner   Owner
+	// Database names the database; the name stays the same after a failover.
+	Database func(ctx context.Context) (string, error)
 	// Retention is how far back the streams are filled and kept.
 	Retention time.Duration
 	// TrimEvery is the time between two trims.

@@ -11,6 +11,11 @@ import (
 // recover compares every stream with the log, and marks as lagging what must be filled.
 func (p *Publisher) recover(ctx context.Context) error {
 	p.takeAskers()
+	// The owner before the streams: what another relay of ours found foreign is cleared before it is noted.
+	mine, owner, err := p.owners(ctx)
+	if err != nil {
+		return err
+	}
 	tails, err := p.Streams.Tails(ctx)
 	if err != nil {
 		return err
@@ -24,6 +29,7 @@ func (p *Publisher) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.disown(ctx, &tails, heads, mine, owner)
 	if p.tellAhead(tails, heads) {
 		return errAhead
 	}
@@ -39,12 +45,43 @@ func (p *Publisher) recover(ctx context.Context) error {
 		}
 		p.lagging[i] = p.through[i] < heads[i]
 	}
+	if owner != mine { // not before all are cleared: a crash in between must find them foreign again
+		if err := p.Owner.SetOwner(ctx, mine); err != nil {
+			return err
+		}
+	}
 	p.Stats.Compared.Add(1)
 	for _, c := range p.owed {
 		close(c)
 	}
 	p.owed = nil
 	return nil
+}
+
+// owners names the database, and the one that the streams are of.
+func (p *Publisher) owners(ctx context.Context) (mine, owner string, err error) {
+	if mine, err = p.Database(ctx); err != nil {
+		return "", "", err
+	}
+	owner, err = p.Owner.Owner(ctx)
+	return mine, owner, err
+}
+
+// disown makes all entries foreign that are not of this database, or of one that was begun anew: their positions and
+// envelopes look like ours, and readers would be served a stranger's events.
+func (p *Publisher) disown(ctx context.Context, tails *[event.Shards]Tail, heads sequence.Positions, mine, owner string) {
+	if owner == mine && heads != (sequence.Positions{}) {
+		return
+	}
+	found := false
+	for i := range tails {
+		if tails[i].Length > 0 {
+			tails[i].Foreign, found = true, true
+		}
+	}
+	if found {
+		p.Logger.WarnContext(ctx, "the streams are not of this database, clearing all", "owner", owner, "database", mine)
+	}
 }
 
 // takeAskers notes who waits for this comparison, or for one that failed; not who asks from now on.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/outbox-relay/internal/publish"
 	"github.com/sametick/sametick/services/outbox-relay/internal/sequence"
@@ -54,8 +55,31 @@ func (s *Streams) client(ctx context.Context) (rueidis.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to Redis: %w", err)
 	}
+	if c.Mode() == rueidis.ClientModeCluster {
+		c.Close()
+		return nil, errs.New(errs.FailedPrecondition, ReasonCluster,
+			"this Redis runs in cluster mode, which outbox-relay does not support: give it a single primary in REDIS_URL")
+	}
 	s.opened = c
 	return c, nil
+}
+
+// ReasonCluster is the reason of the error of every call when Redis runs in cluster mode: one connection
+// sends the transactions of all shards, and a cluster has them in several places.
+const ReasonCluster = "REDIS_CLUSTER"
+
+// startWait is how long a start waits to learn what Redis is.
+const startWait = time.Second
+
+// Check errs when Redis runs in cluster mode. A Redis that does not answer is no error: it may come later, and is
+// refused then.
+func (s *Streams) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	if _, err := s.client(ctx); errs.HasReason(err, ReasonCluster) {
+		return err
+	}
+	return nil
 }
 
 // Key names the stream of a shard. The braces keep it in one slot of a cluster.
@@ -144,6 +168,9 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 		return r, fmt.Errorf("EXEC has %d answers, want at least %d", len(list), 1+len(g.Events))
 	}
 	last, err := list[0].AsXRange()
+	if wrongType(err) {
+		return publish.Reply{Foreign: true}, nil
+	}
 	if err != nil {
 		return r, err
 	}
@@ -162,6 +189,12 @@ func (s *Streams) reply(g *publish.Group, exec rueidis.RedisResult) (r publish.R
 	return r, nil
 }
 
+// wrongType tells whether a key holds something of another type.
+func wrongType(err error) bool {
+	refused, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(refused.Error(), "WRONGTYPE")
+}
+
 // parse gives an entry's position; false for an entry that no relay has written.
 func parse(e rueidis.XRangeEntry) (int64, bool) {
 	head, sub, _ := strings.Cut(e.ID, "-")
@@ -170,7 +203,8 @@ func parse(e rueidis.XRangeEntry) (int64, bool) {
 	return position, err == nil && sub == "0" && ours
 }
 
-// Tails reads the ends of all streams.
+// Tails reads the ends of all streams. A key that is no stream is a foreign tail: one bad key must
+// not keep the other shards from being published.
 func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -187,27 +221,37 @@ func (s *Streams) Tails(ctx context.Context) (tails [event.Shards]publish.Tail, 
 	}
 	results := c.DoMulti(ctx, cmds...)
 	for i := range tails {
-		t := &tails[i]
-		newest, err := results[3*i].AsXRange()
-		if err != nil {
-			return tails, fmt.Errorf("read the end of shard %d: %w", i, err)
+		if tails[i], err = tail(results[3*i : 3*i+3]); err != nil {
+			return tails, fmt.Errorf("read the ends of shard %d: %w", i, err)
 		}
-		oldest, err := results[3*i+1].AsXRange()
-		if err != nil {
-			return tails, fmt.Errorf("read the beginning of shard %d: %w", i, err)
-		}
-		if t.Length, err = results[3*i+2].AsInt64(); err != nil {
-			return tails, fmt.Errorf("read the length of shard %d: %w", i, err)
-		}
-		if len(newest) == 0 || len(oldest) == 0 {
-			continue
-		}
-		var ours, oursToo bool
-		t.Last, ours = parse(newest[0])
-		t.First, oursToo = parse(oldest[0])
-		t.Envelope, t.Foreign = []byte(newest[0].FieldValues["e"]), !ours || !oursToo
 	}
 	return tails, nil
+}
+
+// tail reads the answers of one shard: the newest entry, the oldest, the length.
+func tail(answers []rueidis.RedisResult) (t publish.Tail, err error) {
+	newest, err := answers[0].AsXRange()
+	if wrongType(err) {
+		return publish.Tail{Foreign: true}, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	oldest, err := answers[1].AsXRange()
+	if err != nil {
+		return t, err
+	}
+	if t.Length, err = answers[2].AsInt64(); err != nil {
+		return t, err
+	}
+	if len(newest) == 0 || len(oldest) == 0 {
+		return t, nil
+	}
+	var ours, oursToo bool
+	t.Last, ours = parse(newest[0])
+	t.First, oursToo = parse(oldest[0])
+	t.Envelope, t.Foreign = []byte(newest[0].FieldValues["e"]), !ours || !oursToo
+	return t, nil
 }
 
 // Clear deletes a stream.
@@ -220,6 +264,41 @@ func (s *Streams) Clear(ctx context.Context, shard int) error {
 	}
 	if err := c.Do(ctx, c.B().Del().Key(Key(shard)).Build()).Error(); err != nil {
 		return fmt.Errorf("delete the stream of shard %d: %w", shard, err)
+	}
+	return nil
+}
+
+// ownerKey holds the name of the database that the streams are of.
+const ownerKey = "sametick:owner"
+
+// Owner reads which database the streams are of; empty when nobody has said so.
+func (s *Streams) Owner(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return "", err
+	}
+	owner, err := c.Do(ctx, c.B().Get().Key(ownerKey).Build()).ToString()
+	if rueidis.IsRedisNil(err) || wrongType(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the streams' owner: %w", err)
+	}
+	return owner, nil
+}
+
+// SetOwner notes which database the streams are of.
+func (s *Streams) SetOwner(ctx context.Context, database string) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c, err := s.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, c.B().Set().Key(ownerKey).Value(database).Build()).Error(); err != nil {
+		return fmt.Errorf("note the streams' owner: %w", err)
 	}
 	return nil
 }

@@ -37,6 +37,10 @@ SELECT p.position, ` + columns + `
  WHERE e.org_id = $5
  ORDER BY p.position LIMIT $3`
 
+	// A promoted standby keeps both; a database made anew has another oid, a new cluster another identifier.
+	databaseSQL = `
+SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()`
+
 	headSQL  = `SELECT positions[$1 + 1] FROM sametick.relay_batches ORDER BY batch DESC LIMIT 1`
 	headsSQL = `SELECT positions FROM sametick.relay_batches ORDER BY batch DESC LIMIT 1`
 	firstSQL = `SELECT coalesce(min(position), 0) FROM sametick.positions WHERE shard = $1`
@@ -96,6 +100,11 @@ func (l *Log) Read(ctx context.Context, shard int, after int64, limit, maxBytes 
 // First gives the oldest position that a shard still has, 0 for none.
 func (l *Log) First(ctx context.Context, shard int) (int64, error) {
 	return one[int64](ctx, l.pool, firstSQL, shard)
+}
+
+// Database names the database, the same after a failover.
+func (l *Log) Database(ctx context.Context) (string, error) {
+	return one[string](ctx, l.pool, databaseSQL)
 }
 
 // Heads gives the newest position of every shard.

@@ -71,7 +71,10 @@ func (s *Session) Close() {
 }
 
 const (
-	identitySQL = `SELECT s.system_identifier, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c`
+	// The timeline is that of the WAL in use: the control file has a promotion's only from its first checkpoint
+	// on, which may be minutes later, and a failover must be seen at once. Works on a primary only, as claims do.
+	identitySQL = `
+SELECT system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int FROM pg_control_system()`
 
 	cursorSQL = `
 SELECT batch, snapshot::text, paging::text, coalesce(page_after, 0), max_id, base_id, positions, system_identifier, timeline, claimed_at
