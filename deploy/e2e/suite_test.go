@@ -59,7 +59,7 @@ func directory(t *testing.T) string {
 	dir, err := os.MkdirTemp("", "sametick-e2e-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // as above
+	require.NoError(t, os.Chmod(dir, 0o755))
 	return dir
 }
 

@@ -40,5 +40,5 @@ func (p Policy) Wait(failures int, r float64) time.Duration {
 
 // Next is Wait with the runtime's random source, which is safe for concurrent use.
 func (p Policy) Next(failures int) time.Duration {
-	return p.Wait(failures, rand.Float64()) //nolint:gosec // jitter needs spread, not secrecy
+	return p.Wait(failures, rand.Float64())
 }

@@ -35,12 +35,12 @@ func findDocker(ctx context.Context) (docker, bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err = exec.CommandContext(ctx, path, "version", "--format", "{{.Server.Version}}").Run() //nolint:gosec // the client found
+	err = exec.CommandContext(ctx, path, "version", "--format", "{{.Server.Version}}").Run()
 	return docker(path), err == nil
 }
 
 func (d docker) run(ctx context.Context, args ...string) error {
-	out, err := exec.CommandContext(ctx, string(d), args...).CombinedOutput() //nolint:gosec // the client found
+	out, err := exec.CommandContext(ctx, string(d), args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
@@ -84,7 +84,7 @@ func (d dockerPostgres) initialise(ctx context.Context, p *Postgres, o PostgresO
 		return err
 	}
 	_ = d.docker.run(ctx, "rm", "--force", "--volumes", container("postgres", p.dir)) // what a killed run left
-	b, err := os.ReadFile(secret)                                                     //nolint:gosec // a path of ours
+	b, err := os.ReadFile(secret)
 	if _, made := os.Stat(d.mark(p)); err == nil && made == nil && !o.Fresh {
 		p.password = strings.TrimSpace(string(b))
 		return nil
@@ -156,14 +156,14 @@ func (d docker) redisContainer(dir, port string, conf []byte, args []string) *ex
 	all := append([]string{
 		"run", "--rm", "--interactive", "--name", container("redis", dir), "--publish", "127.0.0.1:" + port + ":6379", redisImage, "redis-server",
 	}, args...)
-	cmd := exec.Command(string(d), append(all, "-")...) //nolint:gosec,noctx // the client found; outlives any context
+	cmd := exec.Command(string(d), append(all, "-")...) //nolint:noctx // the client found; outlives any context
 	cmd.Stdin = bytes.NewReader(conf)
 	return cmd
 }
 
 func removeIfThere(file string) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func installedPostgres(ctx context.Context) []binaries {
 		if slices.ContainsFunc(all, func(b binaries) bool { return b.dir == dir }) || !hasServer(dir) {
 			continue
 		}
-		out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output() //nolint:gosec // a server's binary
+		out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
 		if err != nil {
 			continue
 		}
@@ -125,7 +125,7 @@ func dataMajor(dir string) int {
 	if major := readPID(filepath.Join(dir, "data", "PG_VERSION")); major > 0 {
 		return major
 	}
-	other, err := os.ReadFile(filepath.Join(dir, "elsewhere")) //nolint:gosec // a path of ours
+	other, err := os.ReadFile(filepath.Join(dir, "elsewhere"))
 	if err != nil {
 		return 0
 	}

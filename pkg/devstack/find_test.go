@@ -48,7 +48,7 @@ func TestMissingSaysTheOneCommand(t *testing.T) {
 	err := install(t.Context(), io.Discard, "PostgreSQL", pick)
 	require.ErrorContains(t, err, "none of the package managers")
 
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "apk"), []byte("#!/bin/sh\necho cannot fetch; exit 3\n"), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "apk"), []byte("#!/bin/sh\necho cannot fetch; exit 3\n"), 0o755))
 	err = install(t.Context(), io.Discard, "PostgreSQL", pick)
 	if os.Getuid() == 0 {
 		require.ErrorContains(t, err, "run yourself: apk add postgresql\ncannot fetch")
@@ -77,7 +77,7 @@ func TestNoSpace(t *testing.T) {
 		t.Skipf("no small file system can be mounted here: %v", err)
 	}
 	defer func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) }()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the server's account passes through
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
 	require.ErrorContains(t, enoughSpace(dir), "MB are free in "+dir)
 	_, err := StartPostgres(t.Context(), PostgresOptions{Dir: filepath.Join(dir, "pg")})
 	require.ErrorContains(t, err, "free some space, or set DATABASE_URL")
@@ -118,11 +118,11 @@ func TestDocker(t *testing.T) {
 	here := installedPostgres(t.Context())
 	require.NotEmpty(t, here)
 	dir := t.TempDir()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the server's account passes through
-	require.NoError(t, os.Chmod(dir, 0o777))               //nolint:gosec // as above
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
+	require.NoError(t, os.Chmod(dir, 0o777))
 	client := filepath.Join(dir, "docker")
 	script := strings.NewReplacer("@bin@", here[0].dir, "@dir@", dir).Replace(fakeDocker)
-	require.NoError(t, os.WriteFile(client, []byte(script), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(client, []byte(script), 0o755))
 	d := dockerPostgres{docker(client)}
 
 	start := func() *Postgres {

@@ -67,7 +67,7 @@ func install(ctx context.Context, log io.Writer, what string, pick func(manager)
 		}
 		_, _ = fmt.Fprintf(log, "%s is not installed; installing it: %s\n", what, command)
 		var out bytes.Buffer
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // commands of this file
+		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Run(); err != nil {

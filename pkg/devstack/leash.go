@@ -25,7 +25,7 @@ type leash struct {
 
 // held keeps every leash reachable: the garbage collector would close the pipe of a server whose owner
 // kept the URL alone, and so stop it.
-var held sync.Map //nolint:gochecknoglobals // the process' own open pipes, by their nature one set
+var held sync.Map
 
 // startLeash runs the shell script with its arguments and waits for its "ready". The script inherits
 // lock as descriptor 3, and so does all that it starts.
@@ -39,7 +39,7 @@ func startLeash(ctx context.Context, script string, args []string, attr *syscall
 		return nil, errors.Join(fmt.Errorf("pipe: %w", err), stdin.Close(), hold.Close())
 	}
 	defer func() { _ = answer.Close() }()
-	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "devstack"}, args...)...) //nolint:gosec,noctx // scripts of this package; outlives ctx
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "devstack"}, args...)...) //nolint:noctx // scripts of this package; outlives ctx
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, log
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.Dir = dir
@@ -75,5 +75,5 @@ func (l *leash) release() error {
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
-	return err //nolint:wrapcheck // a pipe's close
+	return err
 }

@@ -22,7 +22,7 @@ const orphanGrace = 30 * time.Second
 // server and all its children, and the caller closes its own copy once they have it: so it is free
 // exactly when nothing of the server is left, and no pid file can be stale or name a stranger.
 func lockDir(ctx context.Context, dir, what string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // a path of ours
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, unwritable(dir, err)
 	}
@@ -55,7 +55,7 @@ func waitLock(ctx context.Context, f *os.File, dir, what string) error {
 
 // awaitFree returns when nothing of this process' server of dir is left.
 func awaitFree(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0) //nolint:gosec // a path of ours
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -111,7 +111,7 @@ func serverHint(dir string) string {
 
 // readPID gives the number in a file's first line, else 0.
 func readPID(file string) int {
-	b, err := os.ReadFile(file) //nolint:gosec // a path of ours
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}
@@ -134,5 +134,5 @@ func alive(pid int) bool {
 
 func writeAt(f *os.File, s string) error {
 	_, err := f.WriteAt([]byte(s), 0)
-	return err //nolint:wrapcheck // the caller names the file
+	return err
 }

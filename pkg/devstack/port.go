@@ -27,7 +27,7 @@ func choosePort(log io.Writer, file, what string) (int, error) {
 		return old, nil
 	}
 	for range 200 {
-		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // no secret
+		port := firstPort + rand.IntN(lastPort-firstPort)
 		if !portFree(port) {
 			continue
 		}

@@ -38,7 +38,7 @@ func (n nativePostgres) initialise(ctx context.Context, p *Postgres, o PostgresO
 		}
 	}
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
-		b, err := os.ReadFile(secret) //nolint:gosec // a path of ours
+		b, err := os.ReadFile(secret)
 		p.password = strings.TrimSpace(string(b))
 		if err != nil || p.password == "" {
 			return fmt.Errorf("the data in %s has lost its file `password`: remove %s to begin anew", data, p.dir)
@@ -67,7 +67,7 @@ func (n nativePostgres) initdb(ctx context.Context, dir string, noSync bool, loc
 	if noSync {
 		args = append(args, "--no-sync")
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(n.bin, "initdb"), args...) //nolint:gosec // a binary found by us
+	cmd := exec.CommandContext(ctx, filepath.Join(n.bin, "initdb"), args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	cmd.Dir = dir
 	cmd.ExtraFiles = []*os.File{lock} // should this process die, the directory is taken until initdb has ended, too
@@ -82,7 +82,7 @@ func (n nativePostgres) initdb(ctx context.Context, dir string, noSync bool, loc
 		}
 		return fmt.Errorf("initdb in %s: %w: %s", dir, err, strings.TrimSpace(out.String()))
 	}
-	conf, err := os.OpenFile(filepath.Join(half, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0) //nolint:gosec // a path of ours
+	conf, err := os.OpenFile(filepath.Join(half, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return unwritable(half, err)
 	}
@@ -98,7 +98,7 @@ func enoughSpace(dir string) error {
 	if syscall.Statfs(dir, &fs) != nil {
 		return nil // a file system that does not say: try
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < needBytes { //nolint:gosec // a block's size is positive
+	if free := fs.Bavail * uint64(fs.Bsize); free < needBytes {
 		return fmt.Errorf("only %d MB are free in %s, and Postgres needs about %d MB to begin: free some space, or set DATABASE_URL to a server of yours", free>>20, dir, needBytes>>20)
 	}
 	return nil
@@ -140,7 +140,7 @@ func removeStalePID(file string) error {
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
-		return nil //nolint:nilerr // no such process, or no /proc: Postgres itself decides
+		return nil
 	}
 	if alive(pid) && strings.HasPrefix(string(comm), "post") {
 		return fmt.Errorf("another Postgres, process %d, already runs on %s: stop it (kill -INT %d)", pid, filepath.Dir(file), pid)

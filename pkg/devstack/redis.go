@@ -111,7 +111,7 @@ func (r *Redis) find(ctx context.Context, log io.Writer) error {
 }
 
 func rememberPassword(file string) (string, error) {
-	if b, err := os.ReadFile(file); err == nil { //nolint:gosec // a path of ours
+	if b, err := os.ReadFile(file); err == nil {
 		if password := strings.TrimSpace(string(b)); password != "" {
 			return password, nil
 		}
@@ -138,7 +138,7 @@ func (r *Redis) command(log *os.File, lock *os.File) (*exec.Cmd, error) {
 		if err := os.WriteFile(file, conf, 0o600); err != nil {
 			return nil, unwritable(r.dir, err)
 		}
-		cmd = exec.Command(r.binary, append([]string{file}, r.args...)...) //nolint:gosec,noctx // a server's binary; it outlives any context
+		cmd = exec.Command(r.binary, append([]string{file}, r.args...)...) //nolint:noctx // a server's binary; it outlives any context
 	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, log, log
 	cmd.ExtraFiles = []*os.File{lock}
@@ -149,7 +149,7 @@ func (r *Redis) attempt(ctx context.Context, lock *os.File) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	name := filepath.Join(r.dir, "log")
-	log, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // a path of ours
+	log, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return unwritable(r.dir, err)
 	}
@@ -196,21 +196,21 @@ func (r *Redis) ping(ctx context.Context) error {
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.Addr)
 	if err != nil {
-		return err //nolint:wrapcheck // await adds what was waited for
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return err //nolint:wrapcheck // as above
+		return err
 	}
 	if _, err := fmt.Fprintf(conn, "AUTH %s\r\nPING\r\n", r.Password); err != nil {
-		return err //nolint:wrapcheck // as above
+		return err
 	}
 	in := bufio.NewReader(conn)
 	for _, want := range []string{"+OK", "+PONG"} {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return err //nolint:wrapcheck // as above
+			return err
 		}
 		if !strings.HasPrefix(line, want) {
 			return fmt.Errorf("answered %q", strings.TrimSpace(line))

@@ -33,7 +33,7 @@ func InScratch(kind string, start func(dir string) error) error {
 
 // ownDir makes a directory in a place where others can write, and trusts none that they made.
 func ownDir(dir string) error {
-	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // the server's account passes through
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return unwritable(dir, err)
 	}
 	info, err := os.Lstat(dir)
@@ -43,7 +43,7 @@ func ownDir(dir string) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Getuid() {
 		return fmt.Errorf("%s is another user's: remove it, or set TMPDIR to a directory of yours", dir)
 	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // past the umask, as above
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return unwritable(dir, err)
 	}
 	return nil

@@ -75,7 +75,7 @@ func (db *DB) URLAs(t testing.TB, role string) string {
 	ctx := t.Context()
 	err := withLock(ctx, serverURL(t), func(conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s LOGIN PASSWORD '%s'", pgx.Identifier{role}.Sanitize(), rolePassword))
-		return err //nolint:wrapcheck // as below
+		return err
 	})
 	if err != nil {
 		t.Fatalf("pgtest: password of %s: %v", role, err)
@@ -93,7 +93,7 @@ func ensureTemplate(ctx context.Context, server, id string, migrate func(context
 	err = withLock(ctx, server, func(conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT datname FROM pg_database WHERE datname LIKE 'sametick\_template\_%\_' || $1 LIMIT 1`, id).Scan(&template)
 		if !errors.Is(err, pgx.ErrNoRows) {
-			return err //nolint:wrapcheck // the caller names the template; nil when it is there
+			return err
 		}
 		template = databaseName("template", id)
 		half := databaseName("half", id)

@@ -15,12 +15,12 @@ import (
 // ownServer gives the URL of this process' own server, used when DATABASE_URL is not set (`make test`
 // sets it, an editor does not). One per process, not one for all: nobody has to count users or to end
 // it, since it ends with the process, and its data is kept in a scratch directory for the next run.
-var ownServer = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // once per process, by nature
+var ownServer = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
 	var p *devstack.Postgres
 	err := devstack.InScratch("pgtest", func(dir string) (err error) {
 		p, err = devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: dir, Settings: FastSettings(), Log: os.Stderr})
-		return err //nolint:wrapcheck // says all there is
+		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("start a Postgres for tests: %w", err)
@@ -29,7 +29,7 @@ var ownServer = sync.OnceValues(func() (string, error) { //nolint:gochecknogloba
 })
 
 // adminURL is checked once per process, so that a server which cannot serve tests is said clearly.
-var adminURL = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // as above
+var adminURL = sync.OnceValues(func() (string, error) {
 	url := os.Getenv("DATABASE_URL")
 	if url == "" {
 		return ownServer()
@@ -75,7 +75,7 @@ func Private(t testing.TB, settings map[string]string) *devstack.Postgres {
 	var p *devstack.Postgres
 	err := devstack.InScratch("private", func(dir string) (err error) {
 		p, err = devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: dir, Settings: all, Fresh: true})
-		return err //nolint:wrapcheck // says all there is
+		return err
 	})
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)

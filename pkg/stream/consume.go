@@ -149,14 +149,14 @@ func (c *Consumer) follow(take, work context.Context, shard int) (progress bool,
 			}
 			progress = true
 			if take.Err() != nil {
-				return progress, take.Err() //nolint:wrapcheck // the caller looks at take itself
+				return progress, take.Err()
 			}
 		}
 	}
 }
 
 func (c *Consumer) commit(ctx context.Context, b Batch) error {
-	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error { //nolint:wrapcheck // says all
+	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error {
 		// The cursor first: a second holder waits here for its row, and leaves before it has worked.
 		if err := Advance(ctx, tx, c.Name, b.Shard, b.After, b.Through); err != nil {
 			return err
@@ -186,7 +186,7 @@ func (c *Consumer) begin(ctx context.Context, shard int) (position int64, err er
 		position, _, err = LoadCursor(ctx, tx, c.Name, shard)
 		return err
 	})
-	return position, err //nolint:wrapcheck // says all
+	return position, err
 }
 
 // skip passes what retention dropped. For a consumer that begins with the oldest event that is no
@@ -198,7 +198,7 @@ func (c *Consumer) skip(ctx context.Context, gone *TrimmedError) error {
 			c.Trimmed(gone)
 		}
 	}
-	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error { //nolint:wrapcheck // says all
+	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error {
 		return Advance(ctx, tx, c.Name, gone.Shard, gone.After, gone.First-1)
 	})
 }

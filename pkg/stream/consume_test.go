@@ -106,13 +106,13 @@ func TestConsumerTakesEachEventOnce(t *testing.T) {
 		return &stream.Consumer{
 			Name: "test", Holder: fmt.Sprint("replica-", i), DB: worker, Source: f.Source, LeaseTTL: 300 * time.Millisecond,
 			Handle: func(ctx context.Context, tx pgx.Tx, b stream.Batch) error {
-				if rand.IntN(4) == 0 { //nolint:gosec // a test
+				if rand.IntN(4) == 0 {
 					return boom
 				}
 				if err := derive(ctx, tx, b); err != nil {
 					return err
 				}
-				if rand.IntN(4) == 0 { //nolint:gosec // a test
+				if rand.IntN(4) == 0 {
 					return boom
 				}
 				return nil
@@ -124,7 +124,7 @@ func TestConsumerTakesEachEventOnce(t *testing.T) {
 	for i := range 3 {
 		go func() {
 			for life := 0; ctx.Err() == nil; life++ {
-				take, stop := context.WithTimeout(ctx, time.Duration(300+rand.IntN(500))*time.Millisecond) //nolint:gosec // a test
+				take, stop := context.WithTimeout(ctx, time.Duration(300+rand.IntN(500))*time.Millisecond)
 				work, crash := context.WithCancel(ctx)
 				if life%2 == 0 { // a crash: the transaction in hand is torn
 					context.AfterFunc(take, crash)

@@ -44,7 +44,7 @@ func LoadCursor(ctx context.Context, db RowQuerier, consumer string, shard int) 
 // BeginCursor gives a consumer its first position in a shard; one that is there stays.
 func BeginCursor(ctx context.Context, db Execer, consumer string, shard int, position int64) error {
 	_, err := db.Exec(ctx, beginSQL, consumer, shard, position)
-	return pg.Translate(err) //nolint:wrapcheck // says all
+	return pg.Translate(err)
 }
 
 // Advance moves a cursor in the transaction that commits what the consumer derived from (from, to].
@@ -52,7 +52,7 @@ func BeginCursor(ctx context.Context, db Execer, consumer string, shard int, pos
 func Advance(ctx context.Context, tx Execer, consumer string, shard int, from, to int64) error {
 	tag, err := tx.Exec(ctx, advanceSQL, consumer, shard, from, to)
 	if err != nil {
-		return pg.Translate(err) //nolint:wrapcheck // says all
+		return pg.Translate(err)
 	}
 	if tag.RowsAffected() != 1 {
 		return ErrStaleCursor

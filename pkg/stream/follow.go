@@ -35,7 +35,7 @@ type Follower struct {
 	asking   context.CancelFunc // ends the wait on Redis; nil when none is running
 	failures int                // of Redis, in a row
 	retryAt  time.Time          // when Redis is tried again
-	base     context.Context    //nolint:containedctx // the reads' life is the Follower's, not one Next's
+	base     context.Context
 	end      context.CancelFunc
 }
 
@@ -110,7 +110,7 @@ func (f *Follower) Next(ctx context.Context) ([]Batch, error) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+			return nil, ctx.Err()
 		case <-f.changed:
 		case <-timer.C:
 		case r := <-f.results:

@@ -56,7 +56,7 @@ func (l leases) renew(ctx context.Context) ([]int, error) {
 		b.Queue(renewSQL, l.consumer, l.holder, l.ttl)
 		b.Queue(countSQL, l.consumer).QueryRow(func(row pgx.Row) error { return row.Scan(&members) })
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
-			return err //nolint:wrapcheck // InTx translates
+			return err
 		}
 		share := (event.Shards + members - 1) / members
 		b = &pgx.Batch{}
@@ -64,19 +64,19 @@ func (l leases) renew(ctx context.Context) ([]int, error) {
 		b.Queue(takeSQL, l.consumer, l.holder, l.ttl, event.Shards, share)
 		b.Queue(heldSQL, l.consumer, l.holder).Query(func(rows pgx.Rows) (err error) {
 			held, err = pgx.CollectRows(rows, pgx.RowTo[int])
-			return err //nolint:wrapcheck // InTx translates
+			return err
 		})
-		return tx.SendBatch(ctx, b).Close() //nolint:wrapcheck // InTx translates
+		return tx.SendBatch(ctx, b).Close()
 	})
-	return held, err //nolint:wrapcheck // says all
+	return held, err
 }
 
 // leave gives everything back.
 func (l leases) leave(ctx context.Context) error {
-	return pg.InTx(ctx, l.db, pg.TxOptions{Retries: 5}, func(tx pgx.Tx) error { //nolint:wrapcheck // says all
+	return pg.InTx(ctx, l.db, pg.TxOptions{Retries: 5}, func(tx pgx.Tx) error {
 		b := &pgx.Batch{}
 		b.Queue(leaveLeasesSQL, l.consumer, l.holder)
 		b.Queue(leaveMemberSQL, l.consumer, l.holder)
-		return tx.SendBatch(ctx, b).Close() //nolint:wrapcheck // InTx translates
+		return tx.SendBatch(ctx, b).Close()
 	})
 }

@@ -14,10 +14,10 @@ type grpcLog struct{ client relayv1.LogServiceClient }
 // Read is LogService.Read.
 func (l grpcLog) Read(ctx context.Context, shard int, after int64, limit int, org int64) (Page, error) {
 	r, err := l.client.Read(ctx, &relayv1.ReadRequest{
-		Shard: int32(shard), After: after, Limit: int32(limit), OrgId: org, //nolint:gosec // shards and limits are small
+		Shard: int32(shard), After: after, Limit: int32(limit), OrgId: org,
 	})
 	if err != nil {
-		return Page{}, err //nolint:wrapcheck // a gRPC status, which errs.From reads
+		return Page{}, err
 	}
 	p := Page{Through: r.GetThrough(), Head: r.GetHead(), First: r.GetFirst(), Entries: make([]Entry, len(r.GetEntries()))}
 	for i, e := range r.GetEntries() {

@@ -47,7 +47,7 @@ func (r *Redis) Ping(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.Do(ctx, c.B().Ping().Build()).Error() //nolint:wrapcheck // says all
+	return c.Do(ctx, c.B().Ping().Build()).Error()
 }
 
 func (r *Redis) client(ctx context.Context) (rueidis.Client, error) {
@@ -104,7 +104,7 @@ func (r *Redis) wait(ctx context.Context, after map[int]int64, count int64, bloc
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the caller only counts it
+		return nil, err
 	}
 	out := make(map[int][]Entry, len(got))
 	for key, list := range got {
@@ -124,7 +124,7 @@ func (r *Redis) after(ctx context.Context, shard int, position int64, count int)
 	from := "(" + strconv.FormatInt(position, 10) + "-0"
 	list, err := c.Do(ctx, c.B().Xrange().Key(Key(shard)).Start(from).End("+").Count(int64(count)).Build()).AsXRangeSlices()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the caller asks the log instead
+		return nil, err
 	}
 	return entries(list), nil
 }
@@ -137,7 +137,7 @@ func (r *Redis) last(ctx context.Context, shard int) (int64, error) {
 	}
 	list, err := c.Do(ctx, c.B().Xrevrange().Key(Key(shard)).End("+").Start("-").Count(1).Build()).AsXRangeSlices()
 	if err != nil || len(list) == 0 {
-		return 0, err //nolint:wrapcheck // the caller asks the log instead
+		return 0, err
 	}
 	position, ok := positionOf(list[0].ID)
 	if !ok {

@@ -65,7 +65,7 @@ func (s *Source) Read(ctx context.Context, shard int, after int64, org int64) (P
 	}
 	p, err := s.o.Log.Read(ctx, shard, after, s.o.Limit, org)
 	if err != nil {
-		return Page{}, err //nolint:wrapcheck // Log's own
+		return Page{}, err
 	}
 	return p, trimmed(shard, after, &p)
 }
@@ -84,7 +84,7 @@ func (s *Source) Head(ctx context.Context, shard int) (int64, error) {
 		}
 	}
 	p, err := s.o.Log.Read(ctx, shard, 0, 1, 0)
-	return p.Head, err //nolint:wrapcheck // Log's own
+	return p.Head, err
 }
 
 // contiguous counts the entries that follow a position without a hole.

@@ -152,7 +152,7 @@ type direct struct{ log *Log }
 // Read reads.
 func (d direct) Read(ctx context.Context, shard int, after int64, limit int, org int64) (stream.Page, error) {
 	if err := ctx.Err(); err != nil {
-		return stream.Page{}, err //nolint:wrapcheck // the caller's own
+		return stream.Page{}, err
 	}
 	return d.log.readPage(shard, after, limit, org)
 }

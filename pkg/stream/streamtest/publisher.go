@@ -40,7 +40,7 @@ func NewPublisher(t testing.TB, log *Log, url string, server Server) *Publisher 
 
 func (p *Publisher) connect(ctx context.Context) (err error) {
 	p.client, err = redisconn.Open(ctx, p.url, redisconn.Options{})
-	return err //nolint:wrapcheck // a test reads it
+	return err
 }
 
 // Redis gives the reader's side of the server, closed when the test ends.
@@ -62,7 +62,7 @@ func (p *Publisher) Publish(ctx context.Context) error {
 				FieldValue("t", e.EventType).FieldValue("a", e.AggregateType).FieldValue("i", strconv.FormatInt(e.AggregateID, 10)).
 				FieldValue("c", e.Traceparent).Build()
 			if err := p.client.Do(ctx, add).Error(); err != nil {
-				return err //nolint:wrapcheck // a test reads it
+				return err
 			}
 			p.done[shard] = e.Position
 		}
@@ -72,14 +72,14 @@ func (p *Publisher) Publish(ctx context.Context) error {
 
 // Flush empties Redis. What comes next is published with a hole before it, until Refill.
 func (p *Publisher) Flush(ctx context.Context) error {
-	return p.client.Do(ctx, p.client.B().Flushall().Build()).Error() //nolint:wrapcheck // a test reads it
+	return p.client.Do(ctx, p.client.B().Flushall().Build()).Error()
 }
 
 // Refill deletes every stream and publishes the newest `keep` entries of each anew.
 func (p *Publisher) Refill(ctx context.Context, keep int) error {
 	for shard := range event.Shards {
 		if err := p.client.Do(ctx, p.client.B().Del().Key(stream.Key(shard)).Build()).Error(); err != nil {
-			return err //nolint:wrapcheck // a test reads it
+			return err
 		}
 		all := p.log.Entries(shard, 0, 0)
 		p.done[shard] = 0
@@ -95,7 +95,7 @@ func (p *Publisher) Trim(ctx context.Context, keep int) error {
 	for shard := range event.Shards {
 		cmd := p.client.B().Xtrim().Key(stream.Key(shard)).Maxlen().Exact().Threshold(strconv.Itoa(keep)).Build()
 		if err := p.client.Do(ctx, cmd).Error(); err != nil {
-			return err //nolint:wrapcheck // a test reads it
+			return err
 		}
 	}
 	return nil
@@ -110,7 +110,7 @@ func (p *Publisher) Puncture(ctx context.Context) error {
 			}
 			cmd := p.client.B().Xdel().Key(stream.Key(shard)).Id(strconv.FormatInt(e.Position, 10) + "-0").Build()
 			if err := p.client.Do(ctx, cmd).Error(); err != nil {
-				return err //nolint:wrapcheck // a test reads it
+				return err
 			}
 		}
 	}
@@ -120,10 +120,10 @@ func (p *Publisher) Puncture(ctx context.Context) error {
 // Restart crashes the server; it comes back empty.
 func (p *Publisher) Restart(ctx context.Context) error {
 	if err := p.server.Kill(); err != nil {
-		return err //nolint:wrapcheck // a test reads it
+		return err
 	}
 	if err := p.server.Start(ctx); err != nil {
-		return err //nolint:wrapcheck // a test reads it
+		return err
 	}
 	p.client.Close() // it has connections that do not know yet that they are dead
 	return p.connect(ctx)

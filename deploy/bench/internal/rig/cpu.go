@@ -21,7 +21,7 @@ type stat struct {
 func readStat(path string) (s stat, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return s, err //nolint:wrapcheck // the caller says whose
+		return s, err
 	}
 	// The second field is the name in parentheses, and may hold anything.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))

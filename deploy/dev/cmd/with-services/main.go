@@ -47,7 +47,7 @@ func run(args []string, getenv func(string) string, stderr io.Writer) int {
 			Dir: dir, Settings: pgtest.FastSettings(), Fresh: true, Log: stderr,
 			DatabaseURL: getenv("DATABASE_URL"), RedisURL: getenv("REDIS_URL"),
 		})
-		return err //nolint:wrapcheck // says all there is
+		return err
 	})
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "with-services:", err)
@@ -69,7 +69,7 @@ func run(args []string, getenv func(string) string, stderr io.Writer) int {
 
 // command runs the command to its end and passes signals on.
 func command(stack *devstack.Stack, args []string, signals <-chan os.Signal, stderr io.Writer) int {
-	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // what the user asks for; ended by its own decision
+	cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // what the user asks for; ended by its own decision
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+stack.DatabaseURL, "REDIS_URL="+stack.RedisURL)
 	if err := cmd.Start(); err != nil {

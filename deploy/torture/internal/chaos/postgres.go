@@ -76,7 +76,7 @@ func terminateSessions(ctx context.Context, p Postgres, which string, rng *rand.
 	defer cancel()
 	conn, err := p.Postgres(ctx)
 	if err != nil {
-		return "nobody: the server is down", nil //nolint:nilerr // another campaign's doing
+		return "nobody: the server is down", nil
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	rows, err := conn.Query(ctx, `SELECT coalesce(nullif(application_name, ''), usename) FROM
@@ -84,11 +84,11 @@ func terminateSessions(ctx context.Context, p Postgres, which string, rng *rand.
 		  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = current_database() `+which+`) s
 		WHERE pg_terminate_backend(pid)`, salt)
 	if err != nil {
-		return "nobody: the server is down", nil //nolint:nilerr // as above
+		return "nobody: the server is down", nil
 	}
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return "nobody: the server is down", nil //nolint:nilerr // as above
+		return "nobody: the server is down", nil
 	}
 	return fmt.Sprintf("%d: %.200q", len(names), names), nil
 }

@@ -172,7 +172,7 @@ func (c *Crowd) start(rng *rand.Rand, org int64) int64 {
 
 func (c *Crowd) newest(org int64) *atomic.Int64 {
 	v, _ := c.seen.LoadOrStore(org, new(atomic.Int64))
-	return v.(*atomic.Int64) //nolint:forcetypeassert // nothing else is ever stored
+	return v.(*atomic.Int64)
 }
 
 func (c *Crowd) sawPosition(org, position int64) {

@@ -49,7 +49,7 @@ func (p *Process) Start(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("log of %s: %w", p.name, err)
 	}
-	cmd := exec.Command(p.binary) //nolint:gosec,noctx // a binary that the harness built; it outlives this call
+	cmd := exec.Command(p.binary) //nolint:noctx // a binary that the harness built; it outlives this call
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.environ, log, log
 	cmd.SysProcAttr = dieWithParent()
 	p.cmd, p.done, p.asked, p.stopped = cmd, make(chan struct{}), false, false
@@ -153,7 +153,7 @@ func (p *Process) Deaths() []string {
 // Build compiles packages of the workspace into dir.
 func Build(ctx context.Context, root, dir string, packages ...string) error {
 	args := append([]string{"build", "-o", dir + string(os.PathSeparator)}, packages...)
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the arguments are the harness' own
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -119,7 +119,7 @@ func (f Filter) query() (Query, error) {
 
 func bound(field, text string) (*time.Time, error) {
 	if text == "" {
-		return nil, nil //nolint:nilnil // an open end
+		return nil, nil
 	}
 	t, ok := ParseTime(text)
 	if !ok {

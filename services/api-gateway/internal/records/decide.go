@@ -48,7 +48,7 @@ func (u *Update) decide(c Current) (*Change, error) {
 		diff.set("attributes", json.RawMessage(encode(before)), json.RawMessage(encode(after)), len(before)+len(after) == 0)
 	}
 	if len(diff) == 0 {
-		return nil, nil //nolint:nilnil // Decide: nothing to change
+		return nil, nil
 	}
 	names := c.Names
 	if next.WorkflowID == nil {
@@ -64,7 +64,7 @@ func (u *Update) decide(c Current) (*Change, error) {
 func archive(version *int64) Decide {
 	return func(c Current) (*Change, error) {
 		if c.ArchivedAt != nil && (version == nil || *version == c.Version) {
-			return nil, nil //nolint:nilnil // archived is archived
+			return nil, nil
 		}
 		if err := checkMutable(c.Record, version); err != nil {
 			return nil, err

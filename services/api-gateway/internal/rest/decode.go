@@ -236,7 +236,7 @@ func decodeValue(d *jsontext.Decoder, field protoreflect.FieldDescriptor, path s
 			return protoreflect.Value{}, fieldFault(path, "INVALID_TYPE", fmt.Sprintf("an integer of %d bits", bits))
 		}
 		if bits == 32 {
-			return protoreflect.ValueOfInt32(int32(n)), nil //nolint:gosec // parsed as 32 bits
+			return protoreflect.ValueOfInt32(int32(n)), nil
 		}
 		return protoreflect.ValueOfInt64(n), nil
 	case protoreflect.MessageKind:

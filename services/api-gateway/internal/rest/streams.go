@@ -70,7 +70,7 @@ func (s *Streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-done:
-		case <-time.After(rand.N(s.spread + 1)): //nolint:gosec // spreads load
+		case <-time.After(rand.N(s.spread + 1)):
 		}
 	}()
 	defer func() { close(done); <-ended }()

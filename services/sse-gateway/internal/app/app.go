@@ -68,7 +68,7 @@ const linger = 30 * time.Second
 func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.Logger) (err error) {
 	tracing, err := telemetry.NewTracing(ctx, name, getenv)
 	if err != nil {
-		return err //nolint:wrapcheck // says all
+		return err
 	}
 	registry := telemetry.NewRegistry()
 	peers, err := dial(c, tracing)
@@ -90,7 +90,7 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	newMetrics(registry, streams)
 	ready := readiness(redis, peers)
 	follow := &feed.Feed{Source: source, Hub: events, Linger: linger, Log: log}
-	return lifecycle.Run(ctx, lifecycle.Options{Grace: c.ShutdownGrace, DrainDelay: c.DrainDelay, NotReady: ready.Draining, Ready: ready.Ready}, //nolint:wrapcheck // says all
+	return lifecycle.Run(ctx, lifecycle.Options{Grace: c.ShutdownGrace, DrainDelay: c.DrainDelay, NotReady: ready.Draining, Ready: ready.Ready},
 		telemetry.NewOps(c.OpsAddr, registry, ready, log),
 		lifecycle.Closer(func() { closeTracing(tracing) }),
 		lifecycle.NewLoop("feed", follow.Run),

@@ -33,9 +33,9 @@ func (t *tokens) Verify(ctx context.Context, token string) (auth.Principal, erro
 	if t.identity != nil && strings.HasPrefix(token, auth.APIKeyPrefix) {
 		r, err := t.identity.ExchangeApiKey(ctx, &identityv1.ExchangeApiKeyRequest{Secret: token})
 		if err != nil {
-			return auth.Principal{}, err //nolint:wrapcheck // a status for the client
+			return auth.Principal{}, err
 		}
 		token = r.GetAccessToken()
 	}
-	return t.verifier.Verify(ctx, token) //nolint:wrapcheck // for the client
+	return t.verifier.Verify(ctx, token)
 }

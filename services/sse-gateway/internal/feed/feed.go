@@ -43,7 +43,7 @@ func (f *Feed) Run(take, _ context.Context) error {
 			f.Hub.Break(gone.Shard, gone.First-1)
 			follower.Follow(gone.Shard, gone.First-1)
 		case err != nil:
-			return nil //nolint:nilerr // take has ended
+			return nil
 		}
 		for _, b := range batches {
 			f.Hub.Publish(b.Shard, b.After, b.Through, entries(b.Entries))

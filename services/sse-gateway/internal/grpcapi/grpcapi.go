@@ -44,7 +44,7 @@ func (s *Server) Subscribe(r *streamv1.SubscribeRequest, out grpc.ServerStreamin
 	ctx := out.Context()
 	token := auth.Bearer(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ""))
 	if token == "" {
-		return auth.ErrMissing() //nolint:wrapcheck // for the client
+		return auth.ErrMissing()
 	}
 	p, err := s.Authorize(ctx, token)
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *Server) Subscribe(r *streamv1.SubscribeRequest, out grpc.ServerStreamin
 	filter, err := hub.NewFilter(hub.Fields{AggregateType: "aggregate_types", AggregateID: "aggregate_ids", EventType: "event_types"},
 		r.GetAggregateTypes(), r.GetAggregateIds(), r.GetEventTypes())
 	if err != nil {
-		return err //nolint:wrapcheck // for the client
+		return err
 	}
 	if r.LastPosition != nil && r.GetLastPosition() < 0 {
 		return errs.New(errs.Invalid, "INVALID_REQUEST", "the request is invalid").WithField("last_position", "OUT_OF_RANGE", "0 or more")
@@ -63,7 +63,7 @@ func (s *Server) Subscribe(r *streamv1.SubscribeRequest, out grpc.ServerStreamin
 	if accepted {
 		return ended(err)
 	}
-	return err //nolint:wrapcheck // for the client
+	return err
 }
 
 // ended tells the client why: nothing that reconnecting (with a new token) would not mend.
@@ -144,7 +144,7 @@ func eventOf(envelope []byte) (*eventsv1.Event, error) {
 		OccurredAt    time.Time       `json:"occurred_at"`
 	}
 	if err := json.Unmarshal(envelope, &e); err != nil {
-		return nil, err //nolint:wrapcheck // the caller names the position
+		return nil, err
 	}
 	return &eventsv1.Event{
 		Id: e.ID, OrgId: e.OrgID, AggregateType: e.AggregateType, AggregateId: e.AggregateID, EventType: e.EventType,

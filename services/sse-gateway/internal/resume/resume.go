@@ -91,7 +91,7 @@ func Open(ctx context.Context, sub *hub.Sub, reader Reader, last *int64, used fu
 		}
 		return s, nil
 	case err != nil:
-		return nil, err //nolint:wrapcheck // the reader's own
+		return nil, err
 	case len(page.Entries) == 0 && page.Through <= *last && page.Head < *last:
 		// The ring begins at the newest position the hub has; what came since is in it.
 		sub.MoveTo(max(page.Head, newest))
@@ -145,7 +145,7 @@ func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 		return step, nil
 	}
 	if err != nil {
-		return step, err //nolint:wrapcheck // the reader's own
+		return step, err
 	}
 	if page.Through <= s.Position() {
 		// The hub has gone on to where the log has not: only a reader behind the hub answers so.

@@ -43,7 +43,7 @@ var (
 func Run(ctx context.Context, s *Session, sink Sink, t Terms) error {
 	r := runner{s: s, sink: sink, known: s.Position()}
 	if err := sink.Begin(r.known); err != nil {
-		return err //nolint:wrapcheck // the sink's own
+		return err
 	}
 	expiry := time.NewTimer(time.Until(t.Expires))
 	defer expiry.Stop()
@@ -64,12 +64,12 @@ func Run(ctx context.Context, s *Session, sink Sink, t Terms) error {
 		// Whichever is ready; traffic must starve neither the heartbeat nor the end.
 		select {
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // the client's going
+			return ctx.Err()
 		case <-expiry.C:
 			return ErrExpired
 		case <-drain:
 			drain = nil
-			timer := time.NewTimer(rand.N(max(t.DrainOver, 1))) //nolint:gosec // spread, not secrecy
+			timer := time.NewTimer(rand.N(max(t.DrainOver, 1)))
 			defer timer.Stop()
 			drained = timer.C
 		case <-drained:
@@ -98,13 +98,13 @@ func (r *runner) step(ctx context.Context) (<-chan struct{}, error) {
 	r.frames = step.Frames
 	if step.Reset != 0 {
 		if err := r.sink.Reset(step.Reset); err != nil {
-			return nil, err //nolint:wrapcheck // the sink's own
+			return nil, err
 		}
 		r.known = step.Reset - 1
 	}
 	if n := len(step.Frames); n > 0 {
 		if err := r.sink.Send(step.Frames); err != nil {
-			return nil, err //nolint:wrapcheck // the sink's own
+			return nil, err
 		}
 		r.known = step.Frames[n-1].Position
 		clear(step.Frames) // the ring's chunks may go
@@ -117,5 +117,5 @@ func (r *runner) heartbeat() error {
 	position := r.s.Position()
 	err := r.sink.Heartbeat(position, position != r.known)
 	r.known = position
-	return err //nolint:wrapcheck // the sink's own
+	return err
 }

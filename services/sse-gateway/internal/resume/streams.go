@@ -67,7 +67,7 @@ func (s *Streams) Serve(ctx context.Context, r Request, accept func() Sink) (acc
 	defer cancel()
 	sub, err := s.Hub.Attach(opening, r.Org, r.Subject, r.Filter)
 	if err != nil {
-		return false, err //nolint:wrapcheck // for the client
+		return false, err
 	}
 	defer sub.Close()
 	session, err := Open(opening, sub, s.Reader, r.Last, s.count)
@@ -108,13 +108,13 @@ func (c counting) Send(frames []hub.Frame) error {
 	if err == nil {
 		c.stats.Delivered.Add(int64(len(frames)))
 	}
-	return err //nolint:wrapcheck // the sink's own
+	return err
 }
 
 // Reset counts.
 func (c counting) Reset(first int64) error {
 	c.stats.Resets.Add(1)
-	return c.Sink.Reset(first) //nolint:wrapcheck // the sink's own
+	return c.Sink.Reset(first)
 }
 
 func (s *Streams) enter() (<-chan struct{}, bool) {

@@ -54,7 +54,7 @@ func TestExactOverRandomDisconnects(t *testing.T) {
 				require.NoError(rt, g.redis.Refill(t.Context(), 9))
 			default:
 				for range s * 4 {
-					g.log.Append([]int64{g.org, g.other}[rand.IntN(2)], []string{"task", "employee"}[rand.IntN(2)], "post_update", 7, strings.Repeat("y", 300)) //nolint:gosec // a test
+					g.log.Append([]int64{g.org, g.other}[rand.IntN(2)], []string{"task", "employee"}[rand.IntN(2)], "post_update", 7, strings.Repeat("y", 300))
 				}
 				require.NoError(rt, g.redis.Publish(t.Context()))
 			}

@@ -120,7 +120,7 @@ func Authorize(ctx context.Context, v Verifier, token string) (auth.Principal, e
 	p, err := v.Verify(ctx, token)
 	switch {
 	case err != nil:
-		return p, err //nolint:wrapcheck // for the client
+		return p, err
 	case !p.ExpiresAt.After(time.Now()):
 		return p, errs.New(errs.Unauthenticated, "TOKEN_EXPIRED", "the access token has expired")
 	case !p.Scopes.Has(auth.EventsRead):

@@ -27,7 +27,7 @@ type sink struct {
 func retryField(b []byte, base time.Duration) []byte {
 	ms := base.Milliseconds()
 	b = append(b, "retry: "...)
-	b = strconv.AppendInt(b, ms+rand.Int64N(ms/2+1), 10) //nolint:gosec // spread, not secrecy
+	b = strconv.AppendInt(b, ms+rand.Int64N(ms/2+1), 10)
 	return append(b, '\n')
 }
 
@@ -91,5 +91,5 @@ func (s *sink) write() error {
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	return s.rc.SetWriteDeadline(time.Time{}) //nolint:wrapcheck // as above
+	return s.rc.SetWriteDeadline(time.Time{})
 }
