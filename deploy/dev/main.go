@@ -36,6 +36,9 @@ func run(ctx context.Context) error {
 	if err != nil || offset < 0 || offset > 50000 {
 		return fmt.Errorf("PORT_OFFSET=%s: give a number from 0 to 50000", os.Getenv("PORT_OFFSET"))
 	}
+	if offset == 10080-8080 || offset == 10080-8082 {
+		return fmt.Errorf("PORT_OFFSET=%d: browsers refuse port 10080 (Fetch standard, 2.9); take another", offset)
+	}
 	s, err := suite.Up(ctx, suite.Options{
 		Root: root, Dir: filepath.Join(root, ".dev"), Ports: suite.DefaultPorts(offset), Getenv: os.Getenv, Log: os.Stdout,
 	})
