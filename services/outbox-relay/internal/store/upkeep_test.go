@@ -110,15 +110,24 @@ func TestRetentionWaitsForConsumers(t *testing.T) {
 ON CONFLICT (consumer, shard) DO UPDATE SET position = excluded.position`, position)
 		require.NoError(t, err)
 	}
+	// Transactions of other databases of the cluster hold back what is settled, for as long as they last.
+	becomes := func(want func(n int64) bool, what string) {
+		relaytest.Eventually(t, func() bool {
+			_, err := pool.Exec(t.Context(), `INSERT INTO sametick.relay_batches (batch, snapshot, max_id, positions, system_identifier, timeline)
+SELECT max(batch) + 1, pg_current_snapshot(), 100, array_fill(100::bigint, '{16}'), 1, 1 FROM sametick.relay_batches`)
+			require.NoError(t, err)
+			require.NoError(t, upkeep(t, db, time.Hour).Run(t.Context()))
+			return want(count())
+		}, what)
+	}
 	cursor(35)
-	require.NoError(t, upkeep(t, db, time.Hour).Run(t.Context()))
-	require.EqualValues(t, 70, count(), "three partitions are passed whole")
+	becomes(func(n int64) bool { return n <= 70 }, "three partitions are passed whole")
+	require.EqualValues(t, 70, count(), "and no more")
 	require.Equal(t, count(), relaytest.Count(t, pool, "sametick.positions"), "positions go with them")
 	first, err := store.NewLog(pool).First(t.Context(), 0)
 	require.NoError(t, err)
 	require.Zero(t, first)
 	cursor(100)
-	require.NoError(t, upkeep(t, db, time.Hour).Run(t.Context()))
-	require.LessOrEqual(t, count(), int64(20))
+	becomes(func(n int64) bool { return n <= 20 }, "all but the newest are passed")
 	require.Positive(t, count(), "what may still get late neighbours stays")
 }
