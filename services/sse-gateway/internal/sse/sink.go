@@ -50,13 +50,31 @@ func (s *sink) Reset(first int64) error {
 	return s.write()
 }
 
-// Send writes all frames at once.
+// pieceBytes is the most that one deadline is for: a client that reads steadily is not slow because a
+// page or an event is large.
+const pieceBytes = 64 << 10
+
+// Send writes the frames in as few pieces as may be.
 func (s *sink) Send(frames []hub.Frame) error {
 	s.buf = s.buf[:0]
 	for _, f := range frames {
-		s.buf = append(s.buf, f.Bytes...)
+		for rest := f.Bytes; len(rest) > 0; {
+			n := min(len(rest), pieceBytes-len(s.buf))
+			s.buf = append(s.buf, rest[:n]...)
+			rest = rest[n:]
+			if len(s.buf) < pieceBytes {
+				continue
+			}
+			if err := s.write(); err != nil {
+				return err
+			}
+			s.buf = s.buf[:0]
+		}
 	}
-	err := s.write()
+	var err error
+	if len(s.buf) > 0 {
+		err = s.write()
+	}
 	if cap(s.buf) > keepBuffer {
 		s.buf = nil
 	}
