@@ -40,8 +40,12 @@ func (w *waker) loop(token string) {
 		// A hint may be lost: the relay polls.
 		_, _ = client.Wake(ctx, &relayv1.WakeRequest{})
 		cancel()
+		time.Sleep(hintPause)
 	}
 }
+
+// hintPause is api-gateway's pause between two hints (its internal/wake).
+const hintPause = 5 * time.Millisecond
 
 // hint never blocks: one that waits stands for all that come meanwhile.
 func (w *waker) hint() {
