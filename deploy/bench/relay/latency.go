@@ -240,7 +240,7 @@ func (b *bench) idle(ctx context.Context) (err error) {
 	if b.short {
 		window = 6 * time.Second
 	}
-	if err := sleep(ctx, 3*time.Second); err != nil { // backing off, after its start
+	if err := sleep(ctx, 7*time.Second); err != nil { // at rest, after its start
 		return err
 	}
 	for range b.rounds {

@@ -24,6 +24,7 @@ type Session struct {
 	decode  decoder
 	life    context.Context
 	release func() bool
+	until   time.Time // the connection's deadline
 }
 
 // OpenSession connects; the end of ctx ends the session. The plans of the polls are fixed by switching off what must never be chosen
@@ -49,17 +50,22 @@ func OpenSession(ctx context.Context, url string) (*Session, error) {
 	return s, nil
 }
 
-// statementPatience ends the wait for a server that is not heard of any more.
-const statementPatience = time.Minute
+// statementPatience, or up to twice that, ends the wait for a server that is not heard of any more.
+const statementPatience = 30 * time.Second
 
 // statement gives the context for one statement. It cannot be cancelled, which saves pgx a watching goroutine for each
-// poll (a quarter of an idle relay's cost); the session's own end and statementPatience do that.
+// poll (a quarter of an idle relay's cost); the session's own end and statementPatience do that. The deadline
+// is moved seldom, since each move wakes the poller of the network.
 func (s *Session) statement() (context.Context, error) {
-	if err := s.life.Err(); err != nil {
-		return nil, err
+	now := time.Now()
+	if until := now.Add(2 * statementPatience); until.Sub(s.until) > statementPatience {
+		if err := s.conn.PgConn().Conn().SetDeadline(until); err != nil {
+			return nil, err
+		}
+		s.until = until
 	}
-	err := s.conn.PgConn().Conn().SetDeadline(time.Now().Add(statementPatience))
-	return context.WithoutCancel(s.life), err
+	// Looked at last: the end of life has set a deadline of its own, which must not be moved.
+	return context.WithoutCancel(s.life), s.life.Err()
 }
 
 // Close ends the session. A statement under way is given up.
