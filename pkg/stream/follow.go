@@ -53,8 +53,9 @@ type place struct {
 	// logAt is when the log is asked next; reading while it is being asked.
 	logAt   time.Time
 	reading bool
-	// stuck counts the log's answers in a row that moved nothing, errors too.
-	stuck int
+	// stuck counts the log's answers in a row that moved nothing, errors too; behind those that knew
+	// less than the reader had been given.
+	stuck, behind int
 }
 
 // result is what a read beside Next came back with: of Redis (shard -1) or of the log.
@@ -63,7 +64,9 @@ type result struct {
 	from  *place // the place that was asked for, which may have been dropped since
 	redis map[int][]Entry
 	page  Page
-	err   error
+	// behind: neither the log nor Redis has got as far as the place was.
+	behind bool
+	err    error
 	// interrupted: its error, if it has one, is our own doing.
 	interrupted bool
 }
@@ -101,7 +104,8 @@ func (f *Follower) Close() {
 }
 
 // Next waits for the next stretches, one or more, each of another shard. It errs with *TrimmedError
-// when retention overtook a shard, which it then follows no more; and with ctx's error. Redis and the
+// when retention overtook a shard and with *RewoundError when its history was taken back, either of
+// which it then follows no more; and with ctx's error. Redis and the
 // log failing is no error: it goes on trying both.
 func (f *Follower) Next(ctx context.Context) ([]Batch, error) {
 	for {
@@ -187,9 +191,14 @@ func (f *Follower) askLog(shard int, p *place) {
 		ctx, cancel := context.WithTimeout(f.base, f.s.o.Timeout)
 		defer cancel()
 		page, err := f.s.o.Log.Read(ctx, shard, after, f.s.o.Limit, 0)
-		return result{shard: shard, from: p, page: page, err: err}
+		behind := err == nil && page.Head < after && f.s.redisBehind(ctx, shard, after)
+		return result{shard: shard, from: p, page: page, behind: behind, err: err}
 	})
 }
+
+// rewoundAfter is how many times in a row the log and Redis must be behind a reader. One look is at two
+// places one after the other, and the relay may be about to jump past what a failover has lost.
+const rewoundAfter = 3
 
 func (f *Follower) askRedis() {
 	after := make(map[int]int64, len(f.places))
@@ -284,6 +293,13 @@ func (f *Follower) takeLog(r result) ([]Batch, error) {
 	if err := trimmed(r.shard, p.position, &r.page); err != nil {
 		delete(f.places, r.shard)
 		return nil, err
+	}
+	if p.behind++; !r.behind {
+		p.behind = 0
+	}
+	if p.behind == rewoundAfter {
+		delete(f.places, r.shard)
+		return nil, &RewoundError{Shard: r.shard, Position: p.position, Head: r.page.Head}
 	}
 	list := r.page.Entries
 	for len(list) > 0 && list[0].Position <= p.position { // Redis gave them meanwhile

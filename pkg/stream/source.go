@@ -87,6 +87,15 @@ func (s *Source) Head(ctx context.Context, shard int) (int64, error) {
 	return p.Head, err
 }
 
+// redisBehind tells whether Redis, where there is one, answers that it does not reach a position.
+func (s *Source) redisBehind(ctx context.Context, shard int, position int64) bool {
+	if s.o.Redis == nil {
+		return true
+	}
+	last, err := s.o.Redis.last(ctx, shard)
+	return err == nil && last < position
+}
+
 // contiguous counts the entries that follow a position without a hole.
 func contiguous(list []Entry, after int64) int {
 	for i := range list {

@@ -73,6 +73,19 @@ func (e *TrimmedError) Error() string {
 	return fmt.Sprintf("stream: shard %d: position %d was asked for, the oldest kept is %d", e.Shard, e.After+1, e.First)
 }
 
+// RewoundError says that a shard ends before a position that the reader had: Postgres and Redis have both
+// been put back to an older state. What comes next takes positions that were others' before.
+type RewoundError struct {
+	Shard int
+	// Position is where the reader was, Head the newest position there is.
+	Position, Head int64
+}
+
+// Error names the shard and the positions.
+func (e *RewoundError) Error() string {
+	return fmt.Sprintf("stream: shard %d ends at %d, this reader was at %d: an older state was restored", e.Shard, e.Head, e.Position)
+}
+
 // trimmed tells whether positions right after `after` were dropped; nil when they were not.
 func trimmed(shard int, after int64, p *Page) error {
 	first := p.First

@@ -67,6 +67,14 @@ func (l *Log) DropBefore(shard int, position int64) {
 	s.entries = s.entries[index(s.entries, position-1):]
 }
 
+// Rewind restores an older state: a shard ends at a position again.
+func (l *Log) Rewind(shard int, position int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &l.shards[shard]
+	s.entries, s.head = s.entries[:index(s.entries, position):index(s.entries, position)], position
+}
+
 // SetDown makes Read fail, or work again.
 func (l *Log) SetDown(down bool) {
 	l.mu.Lock()

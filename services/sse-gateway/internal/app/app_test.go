@@ -22,6 +22,7 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/devstack"
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/redistest"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/stream/streamtest"
@@ -312,6 +313,41 @@ func TestWithoutRedis(t *testing.T) {
 	require.Equal(t, 200, g.probe("/healthz"))
 	require.NoError(t, s.redis.Start(t.Context()))
 	require.Eventually(t, func() bool { return g.probe("/readyz") == 200 }, 10*time.Second, 10*time.Millisecond)
+}
+
+// Postgres and Redis are both put back to an older state under a running gateway. Its open streams end,
+// since positions they have seen will be others'; a client that comes back beyond the end is told.
+func TestRestoredToAnOlderState(t *testing.T) {
+	s := newSuite(t)
+	g := s.start()
+	s.emit(10)
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	open := func(last string) *bufio.Scanner {
+		req, err := http.NewRequest(http.MethodGet, "http://"+g.http+"/api/events/stream?token="+s.token(time.Hour), nil)
+		require.NoError(t, err)
+		req.Header.Set("Last-Event-ID", last)
+		res, err := c.Do(req)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = res.Body.Close() })
+		return bufio.NewScanner(res.Body)
+	}
+	until := func(lines *bufio.Scanner, want string) bool {
+		for lines.Scan() {
+			if lines.Text() == want {
+				return true
+			}
+		}
+		return false
+	}
+	lines := open("0")
+	require.True(t, until(lines, "id: 10"))
+	s.log.Rewind(event.ShardOf(s.org), 4)
+	require.NoError(t, s.pub.Refill(t.Context(), 100))
+	require.False(t, until(lines, "never"), "the stream ends, though nothing new has happened")
+	lines = open("10")
+	require.True(t, until(lines, "event: reset"))
+	s.emit(1)
+	require.True(t, until(lines, "id: 5"))
 }
 
 func TestBadConfiguration(t *testing.T) {

@@ -37,11 +37,16 @@ func (f *Feed) Run(take, _ context.Context) error {
 	for {
 		batches, err := follower.Next(take)
 		var gone *stream.TrimmedError
+		var rewound *stream.RewoundError
 		switch {
 		case errors.As(err, &gone):
 			f.Log.ErrorContext(take, "retention overtook a live shard: its streams begin anew", "error", err)
 			f.Hub.Break(gone.Shard, gone.First-1)
 			follower.Follow(gone.Shard, gone.First-1)
+		case errors.As(err, &rewound):
+			f.Log.ErrorContext(take, "an older history was restored: the shard's streams begin anew", "error", err)
+			f.Hub.Rewind(rewound.Shard, rewound.Head)
+			follower.Follow(rewound.Shard, rewound.Head)
 		case err != nil:
 			return nil
 		}

@@ -8,6 +8,7 @@ package hub
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,23 @@ func (h *Hub) Break(shard int, position int64) {
 	}
 }
 
+// Rewind says that a shard's history now ends at a position before what was published: an older state was
+// restored. Every subscription of the shard falls off, since the positions to come are not those its
+// client has seen; a client that resumes beyond the end is told by a reset.
+func (h *Hub) Rewind(shard int, position int64) {
+	s := &h.shards[shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		return
+	}
+	for _, r := range s.rings {
+		r.reset(math.MaxInt64)
+	}
+	clear(s.rings)
+	s.through.Store(position)
+}
+
 func (s *shard) breakAt(position int64) {
 	for _, r := range s.rings {
 		r.reset(position)
@@ -193,7 +211,9 @@ func (s *shard) release(org int64, r *ring) {
 		return
 	}
 	if r.users--; r.users == 0 {
-		delete(s.rings, org)
+		if s.rings[org] == r { // not after a Rewind
+			delete(s.rings, org)
+		}
 		r.reset(0)
 	}
 }
