@@ -84,6 +84,18 @@ func TestOpenTransactionDelaysNobody(t *testing.T) {
 	settled(t, db, red.URL)
 }
 
+// Events of the largest size: an answer is cut by its bytes, and all of them come.
+func TestLargeEvents(t *testing.T) {
+	t.Parallel()
+	db, red := relaytest.Database(t), redistest.New(t)
+	pool := db.Pool(t)
+	_, err := pool.Exec(t.Context(), `SELECT sametick.record_event(1 + i % 3, 'task', i, 'noted', extra => jsonb_build_object('text', repeat('x', 1900000))) FROM generate_series(1, 60) i`)
+	require.NoError(t, err)
+	a := startActive(t, db.URL, red.URL, options{batch: 5000})
+	settled(t, db, red.URL)
+	require.Greater(t, a.stats.Batches.Load(), int64(3), "114 MB are not one batch")
+}
+
 // broken fails one step, before or after it is done.
 type broken struct {
 	lead.Session

@@ -139,10 +139,20 @@ func TestEachEventOnceInTheOrderOfCommits(t *testing.T) {
 			relays = append(relays, &ours{n: rapid.IntRange(1, 6).Draw(t, "n")})
 		}
 		crash := func(i int) { relays[i].(*ours).crash() }
-		if v := run(t, newSim(), relays, crash); v != (verdict{}) {
+		s := newSim()
+		s.maxBytes = rapid.Int64Range(0, 20).Draw(t, "bytes")
+		if v := run(t, s, relays, crash); v != (verdict{}) {
 			t.Fatalf("%+v", v)
 		}
 	})
+}
+
+// careless takes an answer that was cut for a whole one.
+type careless struct{ ours }
+
+func (o *careless) step(s *sim) {
+	s.hideCuts = true
+	o.ours.step(s)
 }
 
 // caught reports whether the checker finds fault with a relay in some of many histories.
@@ -150,7 +160,9 @@ func caught(t *testing.T, fresh func() relay, fault func(verdict) bool) bool {
 	t.Helper()
 	found := false
 	rapid.Check(t, func(t *rapid.T) {
-		found = found || fault(run(t, newSim(), []relay{fresh()}, nil))
+		s := newSim()
+		s.maxBytes = 10
+		found = found || fault(run(t, s, []relay{fresh()}, nil))
 	})
 	return found
 }
@@ -160,6 +172,10 @@ func TestCheckerCatchesWrongRelays(t *testing.T) {
 		"id > last must lose events")
 	require.True(t, caught(t, func() relay { return &watermark{} }, func(v verdict) bool { return v.disorder > 0 }),
 		"a watermark must break an entity's order")
+}
+
+func TestControlCutAnswers(t *testing.T) {
+	require.True(t, caught(t, func() relay { return &careless{ours{n: 5}} }, func(v verdict) bool { return v.lost > 0 }))
 }
 
 // sharp is ours with bounds one batch too new: the mistake that the package comment warns of.

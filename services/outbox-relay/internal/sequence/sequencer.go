@@ -40,6 +40,8 @@ type Answer struct {
 	// Snapshot is the statement's own; meaningless when the query was paging.
 	Snapshot Snapshot
 	Events   []Event
+	// Cut: the reader stopped early, for there is a limit to their bytes too. At least one event is there.
+	Cut bool
 }
 
 // Batch is a claim: the cursor's next row and the events with their new positions, by id.
@@ -63,12 +65,13 @@ type Sequencer struct {
 	cursor Cursor
 	bounds Bounds
 	n      int
+	page   int // rows of the next page: n, or fewer while events are so large that answers are cut
 }
 
 // New starts from the ledger's newest row, its bounds (ascending, any subset) and the most events that
 // a batch may have.
 func New(c Cursor, known []Bound, n int) *Sequencer {
-	s := &Sequencer{cursor: c, n: n}
+	s := &Sequencer{cursor: c, n: n, page: n}
 	for _, b := range known {
 		s.bounds.Add(b)
 	}
@@ -89,7 +92,7 @@ func (s *Sequencer) Next() Query {
 		Limit:  s.n + 1,
 	}
 	if c.Paging != nil {
-		q.Floor, q.Start, q.Limit = max(q.Floor, c.PageAfter), max(q.Start, c.PageAfter), s.n
+		q.Floor, q.Start, q.Limit = max(q.Floor, c.PageAfter), max(q.Start, c.PageAfter), s.page
 	}
 	return q
 }
@@ -100,7 +103,8 @@ func (s *Sequencer) Take(a Answer) (b *Batch, again bool) {
 	if s.cursor.Paging != nil {
 		return s.takePage(a), true
 	}
-	if len(a.Events) > s.n {
+	if len(a.Events) > s.n || a.Cut {
+		s.resize(a)
 		s.cursor.Paging, s.cursor.PageAfter = &a.Snapshot, 0
 		return nil, true
 	}
@@ -121,11 +125,21 @@ func (s *Sequencer) takePage(a Answer) *Batch {
 	if len(a.Events) > 0 {
 		next.PageAfter = a.Events[len(a.Events)-1].ID
 	}
-	if len(a.Events) < s.n {
+	if len(a.Events) < s.page && !a.Cut {
 		next.Snapshot, next.MaxID = *next.Paging, max(next.MaxID, next.PageAfter)
 		next.Paging, next.PageAfter = nil, 0
 	}
+	s.resize(a)
 	return s.batch(next, a.Events)
+}
+
+// resize fits the next page to an answer: what is left of a cut one has been sent for nothing.
+func (s *Sequencer) resize(a Answer) {
+	if a.Cut {
+		s.page = max(1, len(a.Events)/2)
+	} else {
+		s.page = min(s.n, 2*s.page)
+	}
 }
 
 func (s *Sequencer) batch(next Cursor, events []Event) *Batch {

@@ -32,6 +32,8 @@ type sim struct {
 	ledger    []Cursor
 	claimXids []uint64
 	placed    []placed
+	maxBytes  int64 // of an answer; 0 for no limit. A row has id % 7 bytes.
+	hideCuts  bool
 }
 
 type placed struct {
@@ -110,7 +112,12 @@ func (s *sim) answer(q Query) Answer {
 		slices.SortFunc(found, func(a, b row) int { return cmp.Compare(a.id, b.id) })
 	}
 	a := Answer{Snapshot: to}
+	bytes := int64(0)
 	for _, r := range found[:min(len(found), q.Limit)] {
+		if bytes += r.id % 7; s.maxBytes > 0 && bytes > s.maxBytes && len(a.Events) > 0 {
+			a.Cut = !s.hideCuts
+			break
+		}
 		a.Events = append(a.Events, Event{ID: r.id, Shard: r.shard})
 	}
 	return a

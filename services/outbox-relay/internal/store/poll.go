@@ -65,6 +65,9 @@ WITH claim AS (
 SELECT claim_xid::text::bigint FROM claim`
 )
 
+// maxPollBytes is where an answer is cut: 5,000 events may be 10 GB, and several batches are in memory.
+const maxPollBytes = 32 << 20
+
 // Poll answers a query of the sequencer, in one statement and hence in one snapshot.
 func (s *Session) Poll(q sequence.Query) (sequence.Answer, error) {
 	var a sequence.Answer
@@ -78,16 +81,22 @@ func (s *Session) Poll(q sequence.Query) (sequence.Answer, error) {
 		return a, pg.Translate(err)
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for bytes := 0; rows.Next(); {
 		raw := rows.RawValues()
 		if raw[0] == nil {
-			a.Events = append(a.Events, s.decode.event(raw[1:]))
+			e := s.decode.event(raw[1:])
+			if bytes += len(e.Envelope); bytes > maxPollBytes && len(a.Events) > 0 {
+				a.Cut = true // closing reads the rest, and lets go of it
+				break
+			}
+			a.Events = append(a.Events, e)
 			continue
 		}
 		if a.Snapshot, err = sequence.ParseSnapshot(string(raw[0])); err != nil {
 			return a, err
 		}
 	}
+	rows.Close()
 	return a, pg.Translate(rows.Err())
 }
 
