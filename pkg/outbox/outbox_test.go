@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"strings"
@@ -28,9 +27,15 @@ func database(t *testing.T) *pgtest.DB {
 
 func fingerprint(t *testing.T) string {
 	t.Helper()
-	core, err := fs.ReadFile(outbox.Migrations(), "00001_core.sql")
+	names, err := fs.Glob(outbox.Migrations(), "*.sql")
 	require.NoError(t, err)
-	return pgtest.Fingerprint(core)
+	var parts [][]byte
+	for _, n := range names {
+		text, err := fs.ReadFile(outbox.Migrations(), n)
+		require.NoError(t, err)
+		parts = append(parts, text)
+	}
+	return pgtest.Fingerprint(parts...)
 }
 
 func TestShardOfIsTheSameInGoAndSQL(t *testing.T) {
@@ -156,19 +161,39 @@ func TestContextKeysAreTheEventsOwn(t *testing.T) {
 	require.JSONEq(t, `{"org_id":1,"actor_id":null,"record_id":7,"record_type":"task","action":"x","mine":1}`, payload)
 }
 
-// TestHistoryIsAppendOnly tries as the superuser, who bypasses grants and policies.
+// TestHistoryIsAppendOnly tries as the superuser, who bypasses grants and policies. Only who disables the
+// triggers can change history, which then the sealed log shows.
 func TestHistoryIsAppendOnly(t *testing.T) {
 	t.Parallel()
-	pool := database(t).Pool(t)
-	_, err := pool.Exec(t.Context(), "SELECT sametick.record_event(1, 'task', 1, 'post_create')")
-	require.NoError(t, err)
-	for _, table := range []string{"events", "events_1", "audit_entries", "audit_entries_1"} {
-		for _, statement := range []string{"UPDATE sametick.%s SET occurred_at = now()", "DELETE FROM sametick.%s", "TRUNCATE sametick.%s"} {
-			sql := fmt.Sprintf(statement, table)
+	db := database(t)
+	pool := db.Pool(t)
+	for _, sql := range []string{
+		"SELECT sametick.record_event(1, 'task', 1, 'post_create')",
+		`INSERT INTO sametick.audit_leaves VALUES (0, 1, decode(repeat('00', 16), 'hex'), decode(repeat('00', 32), 'hex'))`,
+		`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
+			VALUES (1, 1, '3:3:', 0, 1, pg_current_xact_id(), 1, 'x')`,
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	columns := map[string]string{"events": "occurred_at = now()", "audit_entries": "occurred_at = now()",
+		"audit_leaves": "entry_id = 2", "audit_heads": "note = 'y'"}
+	for _, table := range []string{"events", "events_1", "audit_entries", "audit_entries_1", "audit_leaves", "audit_heads"} {
+		set := columns[strings.TrimSuffix(table, "_1")]
+		for _, sql := range []string{"UPDATE sametick." + table + " SET " + set, "DELETE FROM sametick." + table, "TRUNCATE sametick." + table} {
 			_, err := pool.Exec(t.Context(), sql)
 			require.ErrorContains(t, err, "append-only", sql)
+			for _, role := range []string{"sametick_api", "sametick_relay", "sametick_webhook", "sametick_prompt"} {
+				_, err := pgtest.Pool(t, db.URLAs(t, role)).Exec(t.Context(), sql)
+				require.Error(t, err, "%s as %s", sql, role)
+			}
 		}
 	}
+	_, err := pool.Exec(t.Context(), "ALTER TABLE sametick.audit_entries DISABLE TRIGGER append_only")
+	require.NoError(t, err)
+	tag, err := pool.Exec(t.Context(), "UPDATE sametick.audit_entries SET action = 'forged'")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected(), "the control: without its trigger the superuser's change goes through")
 }
 
 // TestGrants walks what each service's role may do; a table that is not named here fails the test.
@@ -190,6 +215,9 @@ func TestGrants(t *testing.T) {
 		"sametick_prompt consumer_cursors INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_leases DELETE,INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
+		"sametick_relay audit_entries SELECT",
+		"sametick_relay audit_heads INSERT,SELECT",
+		"sametick_relay audit_leaves INSERT,SELECT",
 		"sametick_relay consumer_cursors SELECT",
 		"sametick_relay events SELECT",
 		"sametick_relay positions DELETE,INSERT,SELECT",

@@ -20,6 +20,7 @@ import (
 	"github.com/sametick/sametick/pkg/redisconn"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
+	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	"github.com/sametick/sametick/services/outbox-relay/internal/grpcapi"
 	"github.com/sametick/sametick/services/outbox-relay/internal/lead"
 	"github.com/sametick/sametick/services/outbox-relay/internal/publish"
@@ -34,6 +35,8 @@ const usage = `usage: outbox-relay [command]
   (none)    run the relay
   migrate   bring the core schema to the newest version
   rebase    give positions to all events that have none, after Postgres was restored from a dump
+  audit-key NAME
+            make a pair of keys for the audit log, named after the installation (audit.example.com)
 
 `
 
@@ -48,6 +51,8 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	case "-h", "-help", "--help", "help":
 		_, _ = fmt.Fprint(stderr, usage+config.Help(name, &c))
 		return 0
+	case "audit-key":
+		return auditKey(args[1:], stderr)
 	case "", "migrate", "rebase":
 	default:
 		_, _ = fmt.Fprintf(stderr, "outbox-relay: there is no command %q\n\n%s", command, usage)
@@ -128,12 +133,15 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 				Retention: c.StreamRetention, TrimEvery: time.Minute, Logger: log, Stats: publishStats,
 			})
 		},
-		Upkeep:      (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run,
-		UpkeepEvery: time.Minute, ClaimLost: store.ReasonClaimLost, BatchEvents: c.BatchEvents, Logger: log, Stats: leadStats,
+		Chores: append(sealing(ctx, c, pool, log, newSealMetrics(registry)),
+			lead.Chore{Name: "upkeep", Every: time.Minute, Do: (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run},
+		),
+		ClaimLost: store.ReasonClaimLost, BatchEvents: c.BatchEvents, Logger: log, Stats: leadStats,
 	})
 	ready := readiness(pool, leader)
 	unary, stream := rpc.InternalAuth(c.InternalToken.Reveal())
 	api := &grpcapi.Server{Relay: leader, Log: events, Streams: streams, Version: version()}
+	audit := &grpcapi.Audit{Log: store.NewAuditLog(pool)}
 	err = lifecycle.Run(ctx, lifecycle.Options{Grace: c.ShutdownGrace, DrainDelay: c.DrainDelay, NotReady: ready.Draining, Ready: ready.Ready},
 		telemetry.NewOps(c.OpsAddr, registry, ready, log),
 		lifecycle.Closer(func() { closeTracing(tracing) }),
@@ -141,7 +149,8 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 		lifecycle.Closer(streams.Close),
 		rpc.NewServer(rpc.ServerOptions{
 			Addr: c.GRPCAddr, Log: log, Registry: registry, Tracer: tracing.Provider(),
-			Unary: []grpc.UnaryServerInterceptor{unary}, Stream: []grpc.StreamServerInterceptor{stream}, Register: api.Register,
+			Unary: []grpc.UnaryServerInterceptor{unary}, Stream: []grpc.StreamServerInterceptor{stream},
+			Register: func(r grpc.ServiceRegistrar) { api.Register(r); relayv1.RegisterAuditLogServiceServer(r, audit) },
 		}),
 		lifecycle.NewLoop("relay", leader.Run),
 	)

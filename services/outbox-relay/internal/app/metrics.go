@@ -8,6 +8,7 @@ import (
 
 	"github.com/sametick/sametick/services/outbox-relay/internal/lead"
 	"github.com/sametick/sametick/services/outbox-relay/internal/publish"
+	"github.com/sametick/sametick/services/outbox-relay/internal/store"
 )
 
 // newMetrics shows the counters of both loops.
@@ -46,4 +47,26 @@ func newMetrics(reg prometheus.Registerer) (*lead.Stats, *publish.Stats) {
 		return max(0, l.Claimed.Load()-p.Through.Load())
 	})
 	return l, p
+}
+
+// newSealMetrics shows how the audit log is sealed; all 0 on a relay that has not led yet.
+func newSealMetrics(reg prometheus.Registerer) *store.SealStats {
+	s := &store.SealStats{}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sametick_relay_audit_sealed_entries", Help: "Audit entries that are sealed."},
+			func() float64 { return float64(s.Size.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sametick_relay_audit_unsealed_seconds",
+			Help: "Since when audit entries may be unsealed: the age of the last time that nothing was left to seal."},
+			func() float64 {
+				if s.CaughtUp.Load() == 0 {
+					return 0
+				}
+				return time.Since(time.UnixMilli(s.CaughtUp.Load())).Seconds()
+			}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sametick_relay_audit_heads_total", Help: "Heads signed."},
+			func() float64 { return float64(s.Seals.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sametick_relay_audit_heads_lost_total", Help: "Heads that another relay signed first."},
+			func() float64 { return float64(s.Lost.Load()) }),
+	)
+	return s
 }

@@ -41,6 +41,7 @@ type options struct {
 	batch     int
 	open      func(ctx context.Context) (lead.Session, error) // nil: the real one
 	retention time.Duration
+	chores    []lead.Chore
 }
 
 func startActive(t *testing.T, url, redisURL string, o options) *active {
@@ -63,7 +64,8 @@ func startActive(t *testing.T, url, redisURL string, o options) *active {
 			return publish.New(publish.Config{Streams: streams, Cutter: streams, Log: events, Ledger: events,
 				Owner: streams, Database: events.Database, Retention: o.retention, TrimEvery: 50 * time.Millisecond, Logger: log, Stats: &a.publish})
 		},
-		Upkeep: (&store.Upkeep{Pool: pool, StreamRetention: o.retention, Logger: log}).Run, UpkeepEvery: time.Second,
+		Chores: append(o.chores, lead.Chore{Name: "upkeep", Every: time.Second,
+			Do: (&store.Upkeep{Pool: pool, StreamRetention: o.retention, Logger: log}).Run}),
 		ClaimLost: store.ReasonClaimLost, BatchEvents: o.batch, Logger: log, Stats: &a.stats,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
