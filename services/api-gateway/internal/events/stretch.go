@@ -82,6 +82,24 @@ func addLive(live []Stretch, lo, hi int64) []Stretch {
 	return append(live, Stretch{Lo: lo, Hi: hi})
 }
 
+// Between gives the stretches of runs that are in none of the blocks found.
+func Between(runs []Blocks, found []Stretch) (live []Stretch) {
+	in := map[int64]bool{}
+	for _, f := range found {
+		in[f.Lo/BlockIDs] = true
+	}
+	for _, r := range runs {
+		from := r.From
+		for b := r.From; b <= r.To; b++ {
+			if b == r.To || in[b] {
+				live = addLive(live, from*BlockIDs, b*BlockIDs)
+				from = b + 1
+			}
+		}
+	}
+	return live
+}
+
 // Place is where a page is: within the ids (Lo, Hi], past Skip matching events.
 type Place struct {
 	Lo, Hi, Skip int64

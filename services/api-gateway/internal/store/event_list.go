@@ -127,19 +127,14 @@ func (l *listing) plan(ctx context.Context, c *pgxpool.Conn) (none bool, err err
 
 const maxID = 1<<63 - 1
 
-// count asks for the matches of counted blocks, which become stretches, and of the other stretches.
+// count asks for the matches of counted blocks, which become stretches, then of the other stretches.
 func (l *listing) count(ctx context.Context, c *pgxpool.Conn) error {
+	var blocks []events.Stretch
 	b := &pgx.Batch{}
 	for _, r := range l.runs {
 		l.queueBlocks(b, r)
 	}
-	for i := range l.stretches {
-		p := l.stretches[i]
-		s := l.statement(events.Place{Lo: p.Lo, Hi: p.Hi, Timed: p.Timed})
-		b.Queue("SELECT count(*) FROM ("+s.from("")+") e", s.args...)
-	}
-	live := len(l.stretches)
-	return send(ctx, c, b, 0, func(results pgx.BatchResults) error {
+	err := send(ctx, c, b, 0, func(results pgx.BatchResults) error {
 		for range l.runs {
 			rows, err := results.Query()
 			if err != nil {
@@ -147,40 +142,90 @@ func (l *listing) count(ctx context.Context, c *pgxpool.Conn) error {
 			}
 			var block, n int64
 			if _, err := pgx.ForEachRow(rows, []any{&block, &n}, func() error {
-				l.stretches = append(l.stretches, events.Stretch{Lo: block * events.BlockIDs, Hi: (block + 1) * events.BlockIDs, Matches: n})
+				blocks = append(blocks, events.Stretch{Lo: block * events.BlockIDs, Hi: (block + 1) * events.BlockIDs, Matches: n})
 				return nil
 			}); err != nil {
 				return err
 			}
 		}
-		for i := range live {
-			if err := results.QueryRow().Scan(&l.stretches[i].Matches); err != nil {
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if l.query.ActorID != nil { // only blocks in which the actor is busy are counted
+		l.stretches = append(l.stretches, events.Between(l.runs, blocks)...)
+	}
+	if err := l.countLive(ctx, c); err != nil {
+		return err
+	}
+	l.stretches = append(l.stretches, blocks...)
+	return nil
+}
+
+// queueBlocks asks for each block's matches. Of an actor's blocks those without a match are told too.
+func (l *listing) queueBlocks(b *pgx.Batch, r events.Blocks) {
+	args := []any{l.org, r.From, r.To}
+	table, where, sum := "event_counts", "", "sum(count)"
+	if l.query.ActorID != nil {
+		args = append(args, *l.query.ActorID)
+		table, where = "event_actor_counts", fmt.Sprintf(" AND actor_id = $%d", len(args))
+	}
+	join := ""
+	if l.kinds != nil {
+		args = append(args, l.aggregates, l.kinds)
+		join = fmt.Sprintf(" LEFT JOIN unnest($%d::text[], $%d::text[]) k(a, t) ON n.aggregate_type = k.a AND n.event_type = k.t", len(args)-1, len(args))
+		sum = "coalesce(sum(count) FILTER (WHERE k.a IS NOT NULL), 0)"
+	}
+	b.Queue("SELECT block, "+sum+"::bigint FROM sametick."+table+" n"+join+
+		" WHERE org_id = $1 AND block >= $2 AND block < $3"+where+" GROUP BY block", args...)
+}
+
+// countLive counts the stretches, all those that are alike by one statement.
+func (l *listing) countLive(ctx context.Context, c *pgxpool.Conn) error {
+	b := &pgx.Batch{}
+	var asked [][]int
+	for _, timed := range []bool{false, true} {
+		var lo, hi []int64
+		var which []int
+		for i, s := range l.stretches {
+			if s.Timed == timed {
+				lo, hi, which = append(lo, s.Lo), append(hi, s.Hi), append(which, i)
+			}
+		}
+		if len(which) == 0 {
+			continue
+		}
+		s := l.statement(timed)
+		ranges := fmt.Sprintf("unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY r(lo, hi, n)", s.arg(lo), s.arg(hi))
+		s.and("id > r.lo")
+		s.and("id <= r.hi")
+		b.Queue("SELECT (SELECT count(*) FROM ("+s.from("")+") e) FROM "+ranges+" ORDER BY r.n", s.args...)
+		asked = append(asked, which)
+	}
+	return send(ctx, c, b, 0, func(results pgx.BatchResults) error {
+		for _, which := range asked {
+			rows, err := results.Query()
+			if err != nil {
 				return err
+			}
+			counts, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+			if err != nil {
+				return err
+			}
+			for i, n := range counts {
+				l.stretches[which[i]].Matches = n
 			}
 		}
 		return nil
 	})
 }
 
-func (l *listing) queueBlocks(b *pgx.Batch, r events.Blocks) {
-	args := []any{l.org, r.From, r.To}
-	sql := "SELECT block, sum(count)::bigint FROM sametick.event_counts n"
-	where := " WHERE org_id = $1 AND block >= $2 AND block < $3"
-	if l.query.ActorID != nil {
-		sql = "SELECT block, sum(count)::bigint FROM sametick.event_actor_counts n"
-		args = append(args, *l.query.ActorID)
-		where += fmt.Sprintf(" AND actor_id = $%d", len(args))
-	}
-	if l.kinds != nil {
-		args = append(args, l.aggregates, l.kinds)
-		sql += fmt.Sprintf(" JOIN unnest($%d::text[], $%d::text[]) k(a, t) ON n.aggregate_type = k.a AND n.event_type = k.t", len(args)-1, len(args))
-	}
-	b.Queue(sql+where+" GROUP BY block", args...)
-}
-
 // page reads the page at a place: its ids from an index alone, then the events.
 func (l *listing) page(ctx context.Context, c *pgxpool.Conn, at events.Place) (page []event.Event, err error) {
-	s := l.statement(at)
+	s := l.statement(at.Timed)
+	s.and("id > " + s.arg(at.Lo))
+	s.and("id <= " + s.arg(at.Hi))
 	order := " ORDER BY id DESC"
 	if l.query.Ascending {
 		order = " ORDER BY id"
@@ -202,7 +247,7 @@ func (l *listing) page(ctx context.Context, c *pgxpool.Conn, at events.Place) (p
 	return page, err
 }
 
-// statement collects what matches at a place.
+// statement collects what matches, but for where.
 type statement struct {
 	args  []any
 	where []string
@@ -210,33 +255,29 @@ type statement struct {
 	each string
 }
 
+func (s *statement) and(condition string) { s.where = append(s.where, condition) }
+
 func (s *statement) arg(v any) string {
 	s.args = append(s.args, v)
 	return fmt.Sprintf("$%d", len(s.args))
 }
 
 // statement chooses the index: an entity's, an actor's, each kind's, or the organisation's.
-func (l *listing) statement(at events.Place) *statement {
+func (l *listing) statement(timed bool) *statement {
 	s, q := &statement{}, &l.query
-	and := func(format string, v any) { s.where = append(s.where, fmt.Sprintf(format, s.arg(v))) }
-	and("org_id = %s", l.org)
-	if at.Lo > 0 {
-		and("id > %s", at.Lo)
-	}
-	if at.Hi < maxID {
-		and("id <= %s", at.Hi)
-	}
+	s.and("org_id = " + s.arg(l.org))
 	if q.AggregateID != nil {
-		and("aggregate_id = %s", *q.AggregateID)
+		s.and("aggregate_type = " + s.arg(q.Types[0]))
+		s.and("aggregate_id = " + s.arg(*q.AggregateID))
 	}
 	if q.ActorID != nil {
-		and("actor_id = %s", *q.ActorID)
+		s.and("actor_id = " + s.arg(*q.ActorID))
 	}
-	if at.Timed && q.From != nil {
-		and("occurred_at > %s", *q.From)
+	if timed && q.From != nil {
+		s.and("occurred_at > " + s.arg(*q.From))
 	}
-	if at.Timed && q.To != nil {
-		and("occurred_at < %s", *q.To)
+	if timed && q.To != nil {
+		s.and("occurred_at < " + s.arg(*q.To))
 	}
 	if l.kinds == nil {
 		return s
@@ -244,13 +285,11 @@ func (l *listing) statement(at events.Place) *statement {
 	list := fmt.Sprintf("unnest(%s::text[], %s::text[])", s.arg(l.aggregates), s.arg(l.kinds))
 	if q.AggregateID == nil && q.ActorID == nil {
 		s.each = list + " k(a, t)"
-		s.where = append(s.where, "aggregate_type = k.a", "event_type = k.t")
+		s.and("aggregate_type = k.a")
+		s.and("event_type = k.t")
 		return s
 	}
-	s.where = append(s.where, "(aggregate_type, event_type) IN (SELECT * FROM "+list+")")
-	if q.AggregateID != nil {
-		and("aggregate_type = %s", q.Types[0])
-	}
+	s.and("(aggregate_type, event_type) IN (SELECT * FROM " + list + ")")
 	return s
 }
 

@@ -169,6 +169,11 @@ func TestListEventsIsExact(t *testing.T) {
 			w.check(1+w.r.Int64N(3), w.question())
 		}
 	}
+	// An actor who is busy in one block, and so counted there.
+	_, err := w.admin.Exec(t.Context(), `INSERT INTO sametick.events (id, org_id, shard, aggregate_type, aggregate_id, sequence, event_type, payload, occurred_at)
+OVERRIDING SYSTEM VALUE SELECT 150001 + i * 9, 1, 0, 'task', 1, 1, 'task.' || CASE i % 2 WHEN 0 THEN 'pre_create' ELSE 'noted' END, '{"actor_id": 2}', $1::timestamptz + (150001 + i * 9) * interval '1 second'
+FROM generate_series(1, 1500) i WHERE NOT EXISTS (SELECT FROM sametick.events WHERE id = 150001 + i * 9)`, epoch)
+	require.NoError(t, err)
 	ask()
 	w.settled(last/2, int(last/2/events.BlockIDs))
 	ask()
@@ -197,6 +202,9 @@ SELECT id, txid, org_id, shard, aggregate_type, aggregate_id, sequence, event_ty
 		require.NoError(t, w.admin.QueryRow(t.Context(), `SELECT sametick.drop_partitions(now() + interval '100 years', 123456)`).Scan(&dropped))
 	}
 	ask()
+	var busy int
+	require.NoError(t, w.admin.QueryRow(t.Context(), `SELECT count(*) FROM sametick.event_actor_counts`).Scan(&busy))
+	require.Positive(t, busy)
 	var counted, left int64
 	require.NoError(t, w.admin.QueryRow(t.Context(), `SELECT sum(count) FROM sametick.event_counts`).Scan(&counted))
 	require.NoError(t, w.admin.QueryRow(t.Context(), `SELECT count(*) FROM sametick.events WHERE id <= (SELECT (max(part) / 10 + 1) * 50000 FROM sametick.event_times)`).Scan(&left))
@@ -252,6 +260,8 @@ func TestCountsOfOneOrganisation(t *testing.T) {
 	w := newWorld(t, 17)
 	last := w.write(0, 200)
 	w.settled(last, int(last/events.BlockIDs))
+	_, err := w.admin.Exec(t.Context(), `INSERT INTO sametick.event_actor_counts SELECT org, 1, 0, 'task', 'task.noted', 1000 FROM generate_series(1, 3) org`)
+	require.NoError(t, err)
 	for _, table := range strings.Fields("event_counts event_actor_counts") {
 		tx, err := w.admin.Begin(t.Context())
 		require.NoError(t, err)
