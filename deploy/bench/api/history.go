@@ -31,7 +31,7 @@ type history struct {
 const insert = `
 INSERT INTO sametick.events (org_id, shard, aggregate_type, aggregate_id, sequence, event_type, payload, occurred_at)
 SELECT org, sametick.shard_of(org), typ, entity, 1 + i % 2, typ || '.' || phase,
-       jsonb_build_object('org_id', org, 'actor_id', 1 + hash % 50, 'record_id', entity, 'record_type', typ,
+       jsonb_build_object('org_id', org, 'actor_id', 1 + hash / 40 % 50, 'record_id', entity, 'record_type', typ,
          'record_name', 'Quarterly review of entity ' || entity, 'action', phase, 'timestamp', '2026-04-12T14:30:00.000Z'),
        $4::timestamptz + ($5::float8 * i / $3::float8) * interval '1 second'
   FROM generate_series($1::bigint, $2::bigint) i,
