@@ -26,6 +26,7 @@ import (
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
 )
 
 const (
@@ -70,6 +71,10 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 			return nil, err
 		}
 	}
+	var err error
+	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
+		return nil, err
+	}
 	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
 	return gw, nil
@@ -79,6 +84,7 @@ type gateway struct {
 	options  Options
 	problems *problems
 	exports  *exports
+	docs     http.Handler
 	mux      http.Handler
 }
 
@@ -102,6 +108,14 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		g.options.Stream.ServeHTTP(w, r)
+		return
+	}
+	if openapi.Serves(r.URL.Path) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			g.problems.method(w, r, http.MethodGet, http.MethodHead)
+			return
+		}
+		g.docs.ServeHTTP(w, r)
 		return
 	}
 	if typ, ok := exportOf(r.URL.Path); ok {
