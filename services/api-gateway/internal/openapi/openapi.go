@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,15 @@ func New(scopes map[string]string) (http.Handler, error) {
 	}), nil
 }
 
+// withoutKey takes away the Idempotency-Key, which needs to know who calls.
+func withoutKey(operation map[string]any) {
+	list, _ := operation["parameters"].([]any)
+	operation["parameters"] = slices.DeleteFunc(list, func(p any) bool {
+		parameter, _ := p.(map[string]any)
+		return parameter["name"] == "Idempotency-Key"
+	})
+}
+
 // Serves tells whether a path is one of this package's.
 func Serves(path string) bool {
 	return path == Path || path == DocsPath || strings.HasPrefix(path, DocsPath+"/")
@@ -73,6 +83,7 @@ func Document(scopes map[string]string) ([]byte, error) {
 			switch {
 			case known && scope == "":
 				operation["security"] = []any{}
+				withoutKey(operation)
 			case known:
 				text, _ := operation["description"].(string)
 				operation["description"] = strings.TrimSpace(text + "\n\nNeeds the scope `" + scope + "`.")

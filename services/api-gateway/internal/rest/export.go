@@ -70,6 +70,9 @@ func (e *exports) read(w http.ResponseWriter, r *http.Request, req *recordsv1.Ex
 	if r.URL.RawQuery != "" {
 		return fieldFault("query", "UNKNOWN_PARAMETER", "no query parameters here")
 	}
+	if r.Header.Get("Idempotency-Key") != "" {
+		return fieldFault("Idempotency-Key", "NOT_SUPPORTED", "no key here: an export changes nothing and may be asked for again")
+	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // a recorder in a test has none
 	b := &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), limit: maxBody}
 	text, fault := b.read()

@@ -59,7 +59,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		runtime.WithErrorHandler(p.ofGRPC), runtime.WithRoutingErrorHandler(p.ofRouting),
 		runtime.WithMiddlewares(gw.checkForm),
 		runtime.WithMetadata(gw.metadata), runtime.WithForwardResponseOption(entityTag),
-		runtime.WithIncomingHeaderMatcher(incoming), runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithIncomingHeaderMatcher(incoming), runtime.WithOutgoingHeaderMatcher(outgoing),
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithDisablePathLengthFallback(), runtime.WithDisableHTTPMethodOverride(), runtime.WithWriteContentLength(),
 	)
@@ -142,6 +142,8 @@ func incoming(header string) (string, bool) {
 	switch header {
 	case "Authorization":
 		return "authorization", true
+	case "Idempotency-Key":
+		return grpcapi.IdempotencyKey, true
 	default:
 		return "", false
 	}
@@ -149,6 +151,14 @@ func incoming(header string) (string, bool) {
 
 // none keeps gRPC's own headers from the answer.
 func none(string) (string, bool) { return "", false }
+
+// outgoing passes on what an answer says of itself.
+func outgoing(key string) (string, bool) {
+	if key == grpcapi.ReplayedKey {
+		return "Idempotency-Replayed", true
+	}
+	return "", false
+}
 
 func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
 	return metadata.Pairs(

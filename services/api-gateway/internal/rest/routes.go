@@ -99,8 +99,10 @@ func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 func (t route) check(path map[string]string, r *http.Request) *errs.Error {
-	if err := checkIfMatch(r); err != nil {
-		return err
+	for _, check := range []func(*http.Request) *errs.Error{checkIfMatch, checkKey} {
+		if err := check(r); err != nil {
+			return err
+		}
 	}
 	f := &form{route: t, fields: t.message.ProtoReflect().Descriptor().Fields()}
 	for _, name := range slices.Sorted(mapKeys(path)) {

@@ -136,6 +136,10 @@ func (g *generator) operation(m *protogen.Method, method, path string) object {
 		parameters = append(parameters, object{"name": "If-Match", "in": "header", "schema": object{"type": "string", "pattern": `^(\*|"[1-9][0-9]*")$`},
 			"description": "The ETag that the change was made from; 412 when it is another by now."})
 	}
+	if method != "get" && !m.Desc.IsStreamingServer() {
+		parameters = append(parameters, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "pattern": "^[!-~]{1,255}$"},
+			"description": "Makes a call that is sent again, within 24 hours, give the answer of the first (Idempotency-Replayed: true). Another request with the same key gets 422."})
+	}
 	if len(parameters) > 0 {
 		op["parameters"] = parameters
 	}
