@@ -163,7 +163,7 @@ func TestConcurrentMoves(t *testing.T) {
 		var completed atomic.Int64
 		for _, step := range f.GetSteps() {
 			wg.Go(func() {
-				after, err := api.PassStep(ctx, &workflowv1.MoveStepRequest{WorkflowId: f.GetId(), StepId: step.GetId()})
+				after, err := api.PassStep(ctx, &workflowv1.PassStepRequest{WorkflowId: f.GetId(), StepId: step.GetId()})
 				if err != nil {
 					t.Errorf("pass: %v", err)
 				}

@@ -34,21 +34,28 @@ func (s *Workflows) CancelWorkflow(ctx context.Context, req *workflowv1.CancelWo
 }
 
 // PassStep implements WorkflowService.
-func (s *Workflows) PassStep(ctx context.Context, req *workflowv1.MoveStepRequest) (*workflowv1.Workflow, error) {
+func (s *Workflows) PassStep(ctx context.Context, req *workflowv1.PassStepRequest) (*workflowv1.Workflow, error) {
 	return s.move(ctx, req, workflow.Pass)
 }
 
 // FailStep implements WorkflowService.
-func (s *Workflows) FailStep(ctx context.Context, req *workflowv1.MoveStepRequest) (*workflowv1.Workflow, error) {
+func (s *Workflows) FailStep(ctx context.Context, req *workflowv1.FailStepRequest) (*workflowv1.Workflow, error) {
 	return s.move(ctx, req, workflow.Fail)
 }
 
 // ApproveStep implements WorkflowService.
-func (s *Workflows) ApproveStep(ctx context.Context, req *workflowv1.MoveStepRequest) (*workflowv1.Workflow, error) {
+func (s *Workflows) ApproveStep(ctx context.Context, req *workflowv1.ApproveStepRequest) (*workflowv1.Workflow, error) {
 	return s.move(ctx, req, workflow.Approve)
 }
 
-func (s *Workflows) move(ctx context.Context, req *workflowv1.MoveStepRequest, move string) (*workflowv1.Workflow, error) {
+// stepRequest is any move of a step.
+type stepRequest interface {
+	GetWorkflowId() int64
+	GetStepId() int64
+	GetNote() string
+}
+
+func (s *Workflows) move(ctx context.Context, req stepRequest, move string) (*workflowv1.Workflow, error) {
 	return toFlow(s.service.Move(ctx, callerOf(ctx).call, req.GetWorkflowId(), req.GetStepId(), move, req.GetNote()))
 }
 

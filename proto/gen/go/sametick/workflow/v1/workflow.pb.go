@@ -683,7 +683,7 @@ func (x *CancelWorkflowRequest) GetNote() string {
 	return ""
 }
 
-type MoveStepRequest struct {
+type PassStepRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	WorkflowId int64                  `protobuf:"varint,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	StepId     int64                  `protobuf:"varint,2,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
@@ -693,20 +693,20 @@ type MoveStepRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *MoveStepRequest) Reset() {
-	*x = MoveStepRequest{}
+func (x *PassStepRequest) Reset() {
+	*x = PassStepRequest{}
 	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *MoveStepRequest) String() string {
+func (x *PassStepRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*MoveStepRequest) ProtoMessage() {}
+func (*PassStepRequest) ProtoMessage() {}
 
-func (x *MoveStepRequest) ProtoReflect() protoreflect.Message {
+func (x *PassStepRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -718,26 +718,148 @@ func (x *MoveStepRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use MoveStepRequest.ProtoReflect.Descriptor instead.
-func (*MoveStepRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use PassStepRequest.ProtoReflect.Descriptor instead.
+func (*PassStepRequest) Descriptor() ([]byte, []int) {
 	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *MoveStepRequest) GetWorkflowId() int64 {
+func (x *PassStepRequest) GetWorkflowId() int64 {
 	if x != nil {
 		return x.WorkflowId
 	}
 	return 0
 }
 
-func (x *MoveStepRequest) GetStepId() int64 {
+func (x *PassStepRequest) GetStepId() int64 {
 	if x != nil {
 		return x.StepId
 	}
 	return 0
 }
 
-func (x *MoveStepRequest) GetNote() string {
+func (x *PassStepRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type FailStepRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	WorkflowId int64                  `protobuf:"varint,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
+	StepId     int64                  `protobuf:"varint,2,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	// At most 2,000 characters; kept in the step's attributes and in the event.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailStepRequest) Reset() {
+	*x = FailStepRequest{}
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailStepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailStepRequest) ProtoMessage() {}
+
+func (x *FailStepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailStepRequest.ProtoReflect.Descriptor instead.
+func (*FailStepRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FailStepRequest) GetWorkflowId() int64 {
+	if x != nil {
+		return x.WorkflowId
+	}
+	return 0
+}
+
+func (x *FailStepRequest) GetStepId() int64 {
+	if x != nil {
+		return x.StepId
+	}
+	return 0
+}
+
+func (x *FailStepRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type ApproveStepRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	WorkflowId int64                  `protobuf:"varint,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
+	StepId     int64                  `protobuf:"varint,2,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	// At most 2,000 characters; kept in the step's attributes and in the event.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveStepRequest) Reset() {
+	*x = ApproveStepRequest{}
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveStepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveStepRequest) ProtoMessage() {}
+
+func (x *ApproveStepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveStepRequest.ProtoReflect.Descriptor instead.
+func (*ApproveStepRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ApproveStepRequest) GetWorkflowId() int64 {
+	if x != nil {
+		return x.WorkflowId
+	}
+	return 0
+}
+
+func (x *ApproveStepRequest) GetStepId() int64 {
+	if x != nil {
+		return x.StepId
+	}
+	return 0
+}
+
+func (x *ApproveStepRequest) GetNote() string {
 	if x != nil {
 		return x.Note
 	}
@@ -761,7 +883,7 @@ type Workflow struct {
 
 func (x *Workflow) Reset() {
 	*x = Workflow{}
-	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[12]
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +895,7 @@ func (x *Workflow) String() string {
 func (*Workflow) ProtoMessage() {}
 
 func (x *Workflow) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[12]
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +908,7 @@ func (x *Workflow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workflow.ProtoReflect.Descriptor instead.
 func (*Workflow) Descriptor() ([]byte, []int) {
-	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{12}
+	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Workflow) GetId() int64 {
@@ -856,7 +978,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[13]
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +990,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[13]
+	mi := &file_sametick_workflow_v1_workflow_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1003,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{13}
+	return file_sametick_workflow_v1_workflow_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Step) GetId() int64 {
@@ -1001,7 +1123,17 @@ const file_sametick_workflow_v1_workflow_proto_rawDesc = "" +
 	"\x15CancelWorkflowRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\"_\n" +
-	"\x0fMoveStepRequest\x12\x1f\n" +
+	"\x0fPassStepRequest\x12\x1f\n" +
+	"\vworkflow_id\x18\x01 \x01(\x03R\n" +
+	"workflowId\x12\x17\n" +
+	"\astep_id\x18\x02 \x01(\x03R\x06stepId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"_\n" +
+	"\x0fFailStepRequest\x12\x1f\n" +
+	"\vworkflow_id\x18\x01 \x01(\x03R\n" +
+	"workflowId\x12\x17\n" +
+	"\astep_id\x18\x02 \x01(\x03R\x06stepId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"b\n" +
+	"\x12ApproveStepRequest\x12\x1f\n" +
 	"\vworkflow_id\x18\x01 \x01(\x03R\n" +
 	"workflowId\x12\x17\n" +
 	"\astep_id\x18\x02 \x01(\x03R\x06stepId\x12\x12\n" +
@@ -1023,14 +1155,14 @@ const file_sametick_workflow_v1_workflow_proto_rawDesc = "" +
 	"\bapproval\x18\x06 \x01(\bR\bapproval\x12\x1d\n" +
 	"\n" +
 	"on_failure\x18\a \x01(\tR\tonFailure\x12\x14\n" +
-	"\x05moves\x18\b \x03(\tR\x05moves2\xa2\b\n" +
+	"\x05moves\x18\b \x03(\tR\x05moves2\xa5\b\n" +
 	"\x0fWorkflowService\x12[\n" +
 	"\rStartWorkflow\x12*.sametick.workflow.v1.StartWorkflowRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12W\n" +
 	"\vGetWorkflow\x12(.sametick.workflow.v1.GetWorkflowRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12]\n" +
 	"\x0eCancelWorkflow\x12+.sametick.workflow.v1.CancelWorkflowRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12Q\n" +
-	"\bPassStep\x12%.sametick.workflow.v1.MoveStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12Q\n" +
-	"\bFailStep\x12%.sametick.workflow.v1.MoveStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12T\n" +
-	"\vApproveStep\x12%.sametick.workflow.v1.MoveStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12c\n" +
+	"\bPassStep\x12%.sametick.workflow.v1.PassStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12Q\n" +
+	"\bFailStep\x12%.sametick.workflow.v1.FailStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12W\n" +
+	"\vApproveStep\x12(.sametick.workflow.v1.ApproveStepRequest\x1a\x1e.sametick.workflow.v1.Workflow\x12c\n" +
 	"\x10CreateDefinition\x12-.sametick.workflow.v1.CreateDefinitionRequest\x1a .sametick.workflow.v1.Definition\x12n\n" +
 	"\x0fListDefinitions\x12,.sametick.workflow.v1.ListDefinitionsRequest\x1a-.sametick.workflow.v1.ListDefinitionsResponse\x12]\n" +
 	"\rGetDefinition\x12*.sametick.workflow.v1.GetDefinitionRequest\x1a .sametick.workflow.v1.Definition\x12c\n" +
@@ -1049,7 +1181,7 @@ func file_sametick_workflow_v1_workflow_proto_rawDescGZIP() []byte {
 	return file_sametick_workflow_v1_workflow_proto_rawDescData
 }
 
-var file_sametick_workflow_v1_workflow_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sametick_workflow_v1_workflow_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sametick_workflow_v1_workflow_proto_goTypes = []any{
 	(*StepDefinition)(nil),           // 0: sametick.workflow.v1.StepDefinition
 	(*Definition)(nil),               // 1: sametick.workflow.v1.Definition
@@ -1062,39 +1194,41 @@ var file_sametick_workflow_v1_workflow_proto_goTypes = []any{
 	(*StartWorkflowRequest)(nil),     // 8: sametick.workflow.v1.StartWorkflowRequest
 	(*GetWorkflowRequest)(nil),       // 9: sametick.workflow.v1.GetWorkflowRequest
 	(*CancelWorkflowRequest)(nil),    // 10: sametick.workflow.v1.CancelWorkflowRequest
-	(*MoveStepRequest)(nil),          // 11: sametick.workflow.v1.MoveStepRequest
-	(*Workflow)(nil),                 // 12: sametick.workflow.v1.Workflow
-	(*Step)(nil),                     // 13: sametick.workflow.v1.Step
-	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
-	(*v1.Json)(nil),                  // 15: sametick.wire.v1.Json
+	(*PassStepRequest)(nil),          // 11: sametick.workflow.v1.PassStepRequest
+	(*FailStepRequest)(nil),          // 12: sametick.workflow.v1.FailStepRequest
+	(*ApproveStepRequest)(nil),       // 13: sametick.workflow.v1.ApproveStepRequest
+	(*Workflow)(nil),                 // 14: sametick.workflow.v1.Workflow
+	(*Step)(nil),                     // 15: sametick.workflow.v1.Step
+	(*timestamppb.Timestamp)(nil),    // 16: google.protobuf.Timestamp
+	(*v1.Json)(nil),                  // 17: sametick.wire.v1.Json
 }
 var file_sametick_workflow_v1_workflow_proto_depIdxs = []int32{
 	0,  // 0: sametick.workflow.v1.Definition.steps:type_name -> sametick.workflow.v1.StepDefinition
-	14, // 1: sametick.workflow.v1.Definition.created_at:type_name -> google.protobuf.Timestamp
-	14, // 2: sametick.workflow.v1.Definition.updated_at:type_name -> google.protobuf.Timestamp
-	14, // 3: sametick.workflow.v1.Definition.archived_at:type_name -> google.protobuf.Timestamp
+	16, // 1: sametick.workflow.v1.Definition.created_at:type_name -> google.protobuf.Timestamp
+	16, // 2: sametick.workflow.v1.Definition.updated_at:type_name -> google.protobuf.Timestamp
+	16, // 3: sametick.workflow.v1.Definition.archived_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: sametick.workflow.v1.CreateDefinitionRequest.steps:type_name -> sametick.workflow.v1.StepDefinition
 	1,  // 5: sametick.workflow.v1.ListDefinitionsResponse.data:type_name -> sametick.workflow.v1.Definition
 	0,  // 6: sametick.workflow.v1.UpdateDefinitionRequest.steps:type_name -> sametick.workflow.v1.StepDefinition
-	15, // 7: sametick.workflow.v1.StartWorkflowRequest.attributes:type_name -> sametick.wire.v1.Json
-	13, // 8: sametick.workflow.v1.Workflow.steps:type_name -> sametick.workflow.v1.Step
+	17, // 7: sametick.workflow.v1.StartWorkflowRequest.attributes:type_name -> sametick.wire.v1.Json
+	15, // 8: sametick.workflow.v1.Workflow.steps:type_name -> sametick.workflow.v1.Step
 	8,  // 9: sametick.workflow.v1.WorkflowService.StartWorkflow:input_type -> sametick.workflow.v1.StartWorkflowRequest
 	9,  // 10: sametick.workflow.v1.WorkflowService.GetWorkflow:input_type -> sametick.workflow.v1.GetWorkflowRequest
 	10, // 11: sametick.workflow.v1.WorkflowService.CancelWorkflow:input_type -> sametick.workflow.v1.CancelWorkflowRequest
-	11, // 12: sametick.workflow.v1.WorkflowService.PassStep:input_type -> sametick.workflow.v1.MoveStepRequest
-	11, // 13: sametick.workflow.v1.WorkflowService.FailStep:input_type -> sametick.workflow.v1.MoveStepRequest
-	11, // 14: sametick.workflow.v1.WorkflowService.ApproveStep:input_type -> sametick.workflow.v1.MoveStepRequest
+	11, // 12: sametick.workflow.v1.WorkflowService.PassStep:input_type -> sametick.workflow.v1.PassStepRequest
+	12, // 13: sametick.workflow.v1.WorkflowService.FailStep:input_type -> sametick.workflow.v1.FailStepRequest
+	13, // 14: sametick.workflow.v1.WorkflowService.ApproveStep:input_type -> sametick.workflow.v1.ApproveStepRequest
 	2,  // 15: sametick.workflow.v1.WorkflowService.CreateDefinition:input_type -> sametick.workflow.v1.CreateDefinitionRequest
 	4,  // 16: sametick.workflow.v1.WorkflowService.ListDefinitions:input_type -> sametick.workflow.v1.ListDefinitionsRequest
 	3,  // 17: sametick.workflow.v1.WorkflowService.GetDefinition:input_type -> sametick.workflow.v1.GetDefinitionRequest
 	6,  // 18: sametick.workflow.v1.WorkflowService.UpdateDefinition:input_type -> sametick.workflow.v1.UpdateDefinitionRequest
 	7,  // 19: sametick.workflow.v1.WorkflowService.ArchiveDefinition:input_type -> sametick.workflow.v1.ArchiveDefinitionRequest
-	12, // 20: sametick.workflow.v1.WorkflowService.StartWorkflow:output_type -> sametick.workflow.v1.Workflow
-	12, // 21: sametick.workflow.v1.WorkflowService.GetWorkflow:output_type -> sametick.workflow.v1.Workflow
-	12, // 22: sametick.workflow.v1.WorkflowService.CancelWorkflow:output_type -> sametick.workflow.v1.Workflow
-	12, // 23: sametick.workflow.v1.WorkflowService.PassStep:output_type -> sametick.workflow.v1.Workflow
-	12, // 24: sametick.workflow.v1.WorkflowService.FailStep:output_type -> sametick.workflow.v1.Workflow
-	12, // 25: sametick.workflow.v1.WorkflowService.ApproveStep:output_type -> sametick.workflow.v1.Workflow
+	14, // 20: sametick.workflow.v1.WorkflowService.StartWorkflow:output_type -> sametick.workflow.v1.Workflow
+	14, // 21: sametick.workflow.v1.WorkflowService.GetWorkflow:output_type -> sametick.workflow.v1.Workflow
+	14, // 22: sametick.workflow.v1.WorkflowService.CancelWorkflow:output_type -> sametick.workflow.v1.Workflow
+	14, // 23: sametick.workflow.v1.WorkflowService.PassStep:output_type -> sametick.workflow.v1.Workflow
+	14, // 24: sametick.workflow.v1.WorkflowService.FailStep:output_type -> sametick.workflow.v1.Workflow
+	14, // 25: sametick.workflow.v1.WorkflowService.ApproveStep:output_type -> sametick.workflow.v1.Workflow
 	1,  // 26: sametick.workflow.v1.WorkflowService.CreateDefinition:output_type -> sametick.workflow.v1.Definition
 	5,  // 27: sametick.workflow.v1.WorkflowService.ListDefinitions:output_type -> sametick.workflow.v1.ListDefinitionsResponse
 	1,  // 28: sametick.workflow.v1.WorkflowService.GetDefinition:output_type -> sametick.workflow.v1.Definition
@@ -1121,7 +1255,7 @@ func file_sametick_workflow_v1_workflow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_workflow_v1_workflow_proto_rawDesc), len(file_sametick_workflow_v1_workflow_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -148,7 +148,7 @@ func local_request_WorkflowService_CancelWorkflow_0(ctx context.Context, marshal
 
 func request_WorkflowService_PassStep_0(ctx context.Context, marshaler runtime.Marshaler, client WorkflowServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq PassStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -180,7 +180,7 @@ func request_WorkflowService_PassStep_0(ctx context.Context, marshaler runtime.M
 
 func local_request_WorkflowService_PassStep_0(ctx context.Context, marshaler runtime.Marshaler, server WorkflowServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq PassStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -209,7 +209,7 @@ func local_request_WorkflowService_PassStep_0(ctx context.Context, marshaler run
 
 func request_WorkflowService_FailStep_0(ctx context.Context, marshaler runtime.Marshaler, client WorkflowServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq FailStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -241,7 +241,7 @@ func request_WorkflowService_FailStep_0(ctx context.Context, marshaler runtime.M
 
 func local_request_WorkflowService_FailStep_0(ctx context.Context, marshaler runtime.Marshaler, server WorkflowServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq FailStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -270,7 +270,7 @@ func local_request_WorkflowService_FailStep_0(ctx context.Context, marshaler run
 
 func request_WorkflowService_ApproveStep_0(ctx context.Context, marshaler runtime.Marshaler, client WorkflowServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq ApproveStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -302,7 +302,7 @@ func request_WorkflowService_ApproveStep_0(ctx context.Context, marshaler runtim
 
 func local_request_WorkflowService_ApproveStep_0(ctx context.Context, marshaler runtime.Marshaler, server WorkflowServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq MoveStepRequest
+		protoReq ApproveStepRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)

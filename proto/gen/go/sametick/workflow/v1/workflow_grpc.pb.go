@@ -49,10 +49,10 @@ type WorkflowServiceClient interface {
 	// CancelWorkflow also cancels the steps that are not done.
 	CancelWorkflow(ctx context.Context, in *CancelWorkflowRequest, opts ...grpc.CallOption) (*Workflow, error)
 	// PassStep ends an active step, or, when it must be approved, lets it wait for that.
-	PassStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error)
+	PassStep(ctx context.Context, in *PassStepRequest, opts ...grpc.CallOption) (*Workflow, error)
 	// FailStep ends a step, and the workflow with it unless the step's on_failure is "continue".
-	FailStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error)
-	ApproveStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error)
+	FailStep(ctx context.Context, in *FailStepRequest, opts ...grpc.CallOption) (*Workflow, error)
+	ApproveStep(ctx context.Context, in *ApproveStepRequest, opts ...grpc.CallOption) (*Workflow, error)
 	CreateDefinition(ctx context.Context, in *CreateDefinitionRequest, opts ...grpc.CallOption) (*Definition, error)
 	// ListDefinitions gives those that are not archived, newest first.
 	ListDefinitions(ctx context.Context, in *ListDefinitionsRequest, opts ...grpc.CallOption) (*ListDefinitionsResponse, error)
@@ -100,7 +100,7 @@ func (c *workflowServiceClient) CancelWorkflow(ctx context.Context, in *CancelWo
 	return out, nil
 }
 
-func (c *workflowServiceClient) PassStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
+func (c *workflowServiceClient) PassStep(ctx context.Context, in *PassStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Workflow)
 	err := c.cc.Invoke(ctx, WorkflowService_PassStep_FullMethodName, in, out, cOpts...)
@@ -110,7 +110,7 @@ func (c *workflowServiceClient) PassStep(ctx context.Context, in *MoveStepReques
 	return out, nil
 }
 
-func (c *workflowServiceClient) FailStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
+func (c *workflowServiceClient) FailStep(ctx context.Context, in *FailStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Workflow)
 	err := c.cc.Invoke(ctx, WorkflowService_FailStep_FullMethodName, in, out, cOpts...)
@@ -120,7 +120,7 @@ func (c *workflowServiceClient) FailStep(ctx context.Context, in *MoveStepReques
 	return out, nil
 }
 
-func (c *workflowServiceClient) ApproveStep(ctx context.Context, in *MoveStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
+func (c *workflowServiceClient) ApproveStep(ctx context.Context, in *ApproveStepRequest, opts ...grpc.CallOption) (*Workflow, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Workflow)
 	err := c.cc.Invoke(ctx, WorkflowService_ApproveStep_FullMethodName, in, out, cOpts...)
@@ -195,10 +195,10 @@ type WorkflowServiceServer interface {
 	// CancelWorkflow also cancels the steps that are not done.
 	CancelWorkflow(context.Context, *CancelWorkflowRequest) (*Workflow, error)
 	// PassStep ends an active step, or, when it must be approved, lets it wait for that.
-	PassStep(context.Context, *MoveStepRequest) (*Workflow, error)
+	PassStep(context.Context, *PassStepRequest) (*Workflow, error)
 	// FailStep ends a step, and the workflow with it unless the step's on_failure is "continue".
-	FailStep(context.Context, *MoveStepRequest) (*Workflow, error)
-	ApproveStep(context.Context, *MoveStepRequest) (*Workflow, error)
+	FailStep(context.Context, *FailStepRequest) (*Workflow, error)
+	ApproveStep(context.Context, *ApproveStepRequest) (*Workflow, error)
 	CreateDefinition(context.Context, *CreateDefinitionRequest) (*Definition, error)
 	// ListDefinitions gives those that are not archived, newest first.
 	ListDefinitions(context.Context, *ListDefinitionsRequest) (*ListDefinitionsResponse, error)
@@ -225,13 +225,13 @@ func (UnimplementedWorkflowServiceServer) GetWorkflow(context.Context, *GetWorkf
 func (UnimplementedWorkflowServiceServer) CancelWorkflow(context.Context, *CancelWorkflowRequest) (*Workflow, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelWorkflow not implemented")
 }
-func (UnimplementedWorkflowServiceServer) PassStep(context.Context, *MoveStepRequest) (*Workflow, error) {
+func (UnimplementedWorkflowServiceServer) PassStep(context.Context, *PassStepRequest) (*Workflow, error) {
 	return nil, status.Error(codes.Unimplemented, "method PassStep not implemented")
 }
-func (UnimplementedWorkflowServiceServer) FailStep(context.Context, *MoveStepRequest) (*Workflow, error) {
+func (UnimplementedWorkflowServiceServer) FailStep(context.Context, *FailStepRequest) (*Workflow, error) {
 	return nil, status.Error(codes.Unimplemented, "method FailStep not implemented")
 }
-func (UnimplementedWorkflowServiceServer) ApproveStep(context.Context, *MoveStepRequest) (*Workflow, error) {
+func (UnimplementedWorkflowServiceServer) ApproveStep(context.Context, *ApproveStepRequest) (*Workflow, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApproveStep not implemented")
 }
 func (UnimplementedWorkflowServiceServer) CreateDefinition(context.Context, *CreateDefinitionRequest) (*Definition, error) {
@@ -325,7 +325,7 @@ func _WorkflowService_CancelWorkflow_Handler(srv interface{}, ctx context.Contex
 }
 
 func _WorkflowService_PassStep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(MoveStepRequest)
+	in := new(PassStepRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -337,13 +337,13 @@ func _WorkflowService_PassStep_Handler(srv interface{}, ctx context.Context, dec
 		FullMethod: WorkflowService_PassStep_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(WorkflowServiceServer).PassStep(ctx, req.(*MoveStepRequest))
+		return srv.(WorkflowServiceServer).PassStep(ctx, req.(*PassStepRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
 func _WorkflowService_FailStep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(MoveStepRequest)
+	in := new(FailStepRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -355,13 +355,13 @@ func _WorkflowService_FailStep_Handler(srv interface{}, ctx context.Context, dec
 		FullMethod: WorkflowService_FailStep_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(WorkflowServiceServer).FailStep(ctx, req.(*MoveStepRequest))
+		return srv.(WorkflowServiceServer).FailStep(ctx, req.(*FailStepRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
 func _WorkflowService_ApproveStep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(MoveStepRequest)
+	in := new(ApproveStepRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -373,7 +373,7 @@ func _WorkflowService_ApproveStep_Handler(srv interface{}, ctx context.Context, 
 		FullMethod: WorkflowService_ApproveStep_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(WorkflowServiceServer).ApproveStep(ctx, req.(*MoveStepRequest))
+		return srv.(WorkflowServiceServer).ApproveStep(ctx, req.(*ApproveStepRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
