@@ -15,8 +15,8 @@ type Service struct {
 	revoked func()
 }
 
-// NewService makes a service. changed is called after each mutation, revoked after a user or an API key
-// was archived; they must not block.
+// NewService makes a service. changed is called after each mutation, revoked after one was
+// archived that says who may call; they must not block.
 func NewService(w Writer, r Reader, changed, revoked func()) *Service {
 	return &Service{writer: w, reader: r, changed: changed, revoked: revoked}
 }
@@ -125,7 +125,8 @@ func (s *Service) Archive(ctx context.Context, call Call, typ string, id int64, 
 		return Record{}, err
 	}
 	r, err := s.writer.Change(ctx, call, typ, id, Refs{}, archive(version))
-	if typ == "user" || typ == "api_key" {
+	switch typ {
+	case "user", "role", "organization", "api_key":
 		s.revoked() // also after an error: its outcome may be unknown
 	}
 	return s.done(r, err)

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sametick/sametick/pkg/errs"
-	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 )
 
@@ -62,8 +61,9 @@ func decodeBody(text []byte, m proto.Message, path map[string]string) error {
 	if err != nil {
 		return err
 	}
-	if update, ok := m.(*recordsv1.UpdateRecordRequest); ok {
-		update.UpdateMask = &fieldmaskpb.FieldMask{Paths: slices.DeleteFunc(named, func(n string) bool { return n == "version" })}
+	if mask := m.ProtoReflect().Descriptor().Fields().ByName("update_mask"); mask != nil {
+		paths := &fieldmaskpb.FieldMask{Paths: slices.DeleteFunc(named, func(n string) bool { return n == "version" })}
+		m.ProtoReflect().Set(mask, protoreflect.ValueOfMessage(paths.ProtoReflect()))
 	}
 	return nil
 }
