@@ -13,6 +13,7 @@ require (
 	github.com/rs/cors v1.11.1
 	github.com/sametick/sametick/pkg v0.0.0
 	github.com/sametick/sametick/proto/gen/go v0.0.0-00010101000000-000000000000
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/stretchr/testify v1.12.1
 	github.com/zitadel/oidc/v3 v3.51.17
 	go.uber.org/goleak v1.3.0

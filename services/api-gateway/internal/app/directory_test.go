@@ -216,7 +216,11 @@ func TestLastAdministrator(t *testing.T) {
 	var me wireUser
 	s.ok("GET", fmt.Sprintf("/api/users/%d", s.a.UserID), "", &me)
 	require.Equal(t, []int64{admin}, me.Roles, "a refused change leaves nothing")
-	s.deputy()
+	dan := s.deputy()
+	s.ok("DELETE", fmt.Sprintf("/api/users/%d", dan.ID), "", nil)
+	require.Equal(t, "LAST_ADMINISTRATOR", s.call("DELETE", fmt.Sprintf("/api/users/%d", s.a.UserID), "", "").problem(t).Reason, "an archived one does not count")
+	_, err := s.admin.Exec(t.Context(), "ALTER TABLE sametick.user_roles DISABLE TRIGGER keep_administrator")
+	require.NoError(t, err, "the negative control: the trigger is what refuses")
 	s.ok("PATCH", fmt.Sprintf("/api/users/%d", s.a.UserID), fmt.Sprintf(`{"roles":[%d]}`, reader.ID), &me)
 }
 

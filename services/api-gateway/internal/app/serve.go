@@ -22,6 +22,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
@@ -29,6 +30,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
+	"github.com/sametick/sametick/services/api-gateway/internal/types"
 	"github.com/sametick/sametick/services/api-gateway/internal/wake"
 )
 
@@ -39,6 +41,8 @@ const (
 	maxSpread = 5 * time.Second
 	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
 	maxAnswer = 1 << 30
+	// maxBatch holds a batch of as many bytes as REST takes, and what is around it.
+	maxBatch = 20 << 20
 )
 
 // gateway is the process being put together, a step for each resource.
@@ -54,6 +58,7 @@ type gateway struct {
 	waker    *wake.Waker
 	store    *store.Store
 	records  *records.Service
+	types    *types.Service
 	identity *identity.Service
 	keys     *identity.KeyCache
 	checker  *identity.Checker
@@ -137,9 +142,14 @@ func (g *gateway) buildServices(context.Context) error {
 		return err
 	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
+	registry, err := types.NewRegistry(g.store)
+	if err != nil {
+		return err
+	}
+	g.types = types.NewService(g.store, registry, g.waker.Wake)
 	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
 	revoked := func() { g.keys.Clear(); g.checker.Clear() }
-	g.records = records.NewService(g.store, g.store, g.waker.Wake, revoked)
+	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, revoked)
 	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
 		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
@@ -160,11 +170,12 @@ func (g *gateway) external() *identity.External {
 
 func (g *gateway) buildGRPC(context.Context) error {
 	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
-	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(),
+	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
+			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
 		}})

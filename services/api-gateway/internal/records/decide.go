@@ -44,6 +44,9 @@ func (u *Update) decide(c Current) (*Change, error) {
 		if f.attributes(next.Attributes); f.err != nil {
 			return nil, f.err
 		}
+		if err := misfits(u.schema, c.Attributes, next.Attributes); err != nil {
+			return nil, err
+		}
 		before, after := diffObjects(c.Attributes, next.Attributes)
 		diff.set("attributes", json.RawMessage(encode(before)), json.RawMessage(encode(after)), len(before)+len(after) == 0)
 	}
@@ -74,6 +77,22 @@ func archive(version *int64) Decide {
 		diff := changes{}
 		diff.set("archived_at", nil, c.Now.UTC().Format(event.TimeLayout), false)
 		return newChange(event.Archive, next, c.Names, diff), nil
+	}
+}
+
+func restore(version *int64) Decide {
+	return func(c Current) (*Change, error) {
+		if version != nil && *version != c.Version {
+			return nil, checkMutable(c.Record, version)
+		}
+		if c.ArchivedAt == nil {
+			return nil, nil
+		}
+		next := c.Record
+		next.ArchivedAt, next.UpdatedAt = nil, c.Now
+		diff := changes{}
+		diff.set("archived_at", c.ArchivedAt.UTC().Format(event.TimeLayout), nil, false)
+		return newChange(event.Update, next, c.Names, diff), nil
 	}
 }
 

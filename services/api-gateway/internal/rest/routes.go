@@ -18,6 +18,7 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
@@ -31,11 +32,20 @@ type route struct {
 // routes gives every route, by method and path as in proto/http.yaml.
 func routes() map[string]route {
 	return map[string]route{
-		"POST /api/records/{type}":        {message: &recordsv1.CreateRecordRequest{}},
-		"GET /api/records/{type}":         {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
-		"GET /api/records/{type}/{id}":    {message: &recordsv1.GetRecordRequest{}},
-		"PATCH /api/records/{type}/{id}":  {message: &recordsv1.UpdateRecordRequest{}},
-		"DELETE /api/records/{type}/{id}": {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}":              {message: &recordsv1.CreateRecordRequest{}},
+		"GET /api/records/{type}":               {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
+		"GET /api/records/{type}/{id}":          {message: &recordsv1.GetRecordRequest{}},
+		"PATCH /api/records/{type}/{id}":        {message: &recordsv1.UpdateRecordRequest{}},
+		"DELETE /api/records/{type}/{id}":       {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}/{id}:restore": {message: &recordsv1.RestoreRecordRequest{}},
+		"POST /api/records/{type}:batch":        {message: &recordsv1.BatchRecordsRequest{}},
+		"POST /api/records/{type}:export":       {message: &recordsv1.ExportRecordsRequest{}},
+
+		"POST /api/types":          {message: &typesv1.CreateTypeRequest{}},
+		"GET /api/types":           {message: &typesv1.ListTypesRequest{}},
+		"GET /api/types/{name}":    {message: &typesv1.GetTypeRequest{}},
+		"PATCH /api/types/{name}":  {message: &typesv1.UpdateTypeRequest{}},
+		"DELETE /api/types/{name}": {message: &typesv1.ArchiveTypeRequest{}},
 
 		"GET /api/events": {message: &eventsv1.ListEventsRequest{}, pages: paging.Standard},
 		"GET /api/events/{aggregate_type}/{aggregate_id}": {message: &eventsv1.ListEntityEventsRequest{}, pages: paging.History},
@@ -102,6 +112,9 @@ func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 func (t route) check(path map[string]string, r *http.Request) *errs.Error {
+	if err := checkIfMatch(r); err != nil {
+		return err
+	}
 	f := &form{route: t, fields: t.message.ProtoReflect().Descriptor().Fields()}
 	for _, name := range slices.Sorted(mapKeys(path)) {
 		f.value(f.fields.ByName(protoreflect.Name(name)), name, path[name])
@@ -118,10 +131,12 @@ func (t route) check(path map[string]string, r *http.Request) *errs.Error {
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "no query parameters here")
 		case !slices.Contains(allowed, name):
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "one of: "+strings.Join(allowed, ", "))
-		case len(query[name]) > 1:
+		case len(query[name]) > 1 && !f.fields.ByName(protoreflect.Name(name)).IsList():
 			f.refuse(name, "REPEATED", "given once")
 		default:
-			f.value(f.fields.ByName(protoreflect.Name(name)), name, query[name][0])
+			for _, value := range query[name] {
+				f.value(f.fields.ByName(protoreflect.Name(name)), name, value)
+			}
 		}
 	}
 	return f.err
@@ -141,15 +156,15 @@ func (f *form) refuse(field, reason, allowed string) {
 	f.err = f.err.WithField(field, reason, allowed)
 }
 
-// parameters are the fields that the query may set: scalars that are not in the path; none where
-// there is a body.
+// parameters are the fields that the query may set: scalars, also several, that are not in the path;
+// none where there is a body.
 func (f *form) parameters(path map[string]string, method string) (names []string) {
 	if method == http.MethodPost || method == http.MethodPatch {
 		return nil
 	}
 	for i := range f.fields.Len() {
 		field := f.fields.Get(i)
-		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind && !field.IsList() {
+		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind {
 			names = append(names, string(field.Name()))
 		}
 	}
