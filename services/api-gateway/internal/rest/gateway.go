@@ -24,7 +24,9 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
 )
 
 const (
@@ -64,11 +66,15 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
 		identityv1.RegisterDirectoryServiceHandler,
-		typesv1.RegisterTypeServiceHandler,
+		typesv1.RegisterTypeServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err
 		}
+	}
+	var err error
+	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
+		return nil, err
 	}
 	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
@@ -79,6 +85,7 @@ type gateway struct {
 	options  Options
 	problems *problems
 	exports  *exports
+	docs     http.Handler
 	mux      http.Handler
 }
 
@@ -102,6 +109,14 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		g.options.Stream.ServeHTTP(w, r)
+		return
+	}
+	if openapi.Serves(r.URL.Path) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			g.problems.method(w, r, http.MethodGet, http.MethodHead)
+			return
+		}
+		g.docs.ServeHTTP(w, r)
 		return
 	}
 	if typ, ok := exportOf(r.URL.Path); ok {
