@@ -27,6 +27,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
+	"github.com/sametick/sametick/services/api-gateway/internal/oidc"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
@@ -62,6 +63,8 @@ type gateway struct {
 	types    *types.Service
 	identity *identity.Service
 	keys     *identity.KeyCache
+	checker  *identity.Checker
+	verifier *auth.Verifier
 	// secret is what the gRPC side knows the REST side of this process by.
 	secret string
 	// The servers, by what they speak.
@@ -137,25 +140,38 @@ func (g *gateway) buildServices(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if g.verifier, err = auth.NewVerifier(g.config.PublicKeys); err != nil {
+		return err
+	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
 	registry, err := types.NewRegistry(g.store)
 	if err != nil {
 		return err
 	}
 	g.types = types.NewService(g.store, registry, g.waker.Wake)
-	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, g.keys.Clear)
-	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
-		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
-	}, g.waker.Wake)
+	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
+	revoked := func() { g.keys.Clear(); g.checker.Clear() }
+	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, revoked)
+	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
+		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
+		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
+		ResetTTL: g.config.ResetTTL, ParallelHashes: runtime.GOMAXPROCS(0),
+	}, g.waker.Wake, revoked)
 	return nil
 }
 
-func (g *gateway) buildGRPC(context.Context) error {
-	verifier, err := auth.NewVerifier(g.config.PublicKeys)
-	if err != nil {
-		return err
+// external accepts the tokens of the external issuer, if there is one.
+func (g *gateway) external() *identity.External {
+	if g.config.OIDCIssuer == "" {
+		return nil
 	}
-	access := grpcapi.NewAccess(verifier, g.keys, g.secret)
+	v := oidc.New(g.config.OIDCIssuer, g.config.OIDCAudience)
+	g.add(lifecycle.Closer(v.Close))
+	return identity.NewExternal(v, g.store, g.config.OIDCOrg, time.Now)
+}
+
+func (g *gateway) buildGRPC(context.Context) error {
+	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
@@ -163,7 +179,8 @@ func (g *gateway) buildGRPC(context.Context) error {
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
 			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.waker.Wake)))
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
-			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
+			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
+			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
 		}})
 	g.add(g.grpc)
 	return nil

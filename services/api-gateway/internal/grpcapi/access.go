@@ -32,10 +32,15 @@ const (
 	IfMatchKey = "sametick-if-match"
 )
 
-// anyone marks the methods that need no token: their argument is the credential.
-const anyone = ""
+const (
+	// anyone marks the methods that need no token: their argument is the credential.
+	anyone = ""
+	// signedIn marks those that need a token of any scope.
+	signedIn = "*"
+)
 
-// Requirements gives the scope that each method needs, by full method name; empty for the public ones.
+// Requirements gives the scope that each method needs, by full method name; empty for the public ones, "*"
+// where any token does.
 // A method that is not in it can be called by nobody.
 func Requirements() map[string]string {
 	return map[string]string{
@@ -76,6 +81,31 @@ func Requirements() map[string]string {
 		identityv1.IdentityService_CreateApiKey_FullMethodName:   auth.OrgAdmin,
 		identityv1.IdentityService_ListApiKeys_FullMethodName:    auth.OrgAdmin,
 		identityv1.IdentityService_ArchiveApiKey_FullMethodName:  auth.OrgAdmin,
+
+		identityv1.IdentityService_RotateApiKey_FullMethodName:     auth.OrgAdmin,
+		identityv1.IdentityService_ChangePassword_FullMethodName:   signedIn,
+		identityv1.IdentityService_ResetPassword_FullMethodName:    anyone,
+		identityv1.IdentityService_AcceptInvitation_FullMethodName: anyone,
+		identityv1.IdentityService_ListSessions_FullMethodName:     signedIn,
+		identityv1.IdentityService_EndSession_FullMethodName:       signedIn,
+		identityv1.IdentityService_EndSessions_FullMethodName:      signedIn,
+		identityv1.IdentityService_ListSigningKeys_FullMethodName:  anyone,
+
+		identityv1.DirectoryService_CreateUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_InviteUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ListUsers_FullMethodName:           auth.OrgAdmin,
+		identityv1.DirectoryService_GetUser_FullMethodName:             auth.OrgAdmin,
+		identityv1.DirectoryService_UpdateUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveUser_FullMethodName:         auth.OrgAdmin,
+		identityv1.DirectoryService_StartPasswordReset_FullMethodName:  auth.OrgAdmin,
+		identityv1.DirectoryService_CreateRole_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ListRoles_FullMethodName:           auth.OrgAdmin,
+		identityv1.DirectoryService_GetRole_FullMethodName:             auth.OrgAdmin,
+		identityv1.DirectoryService_UpdateRole_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveRole_FullMethodName:         auth.OrgAdmin,
+		identityv1.DirectoryService_GetOrganization_FullMethodName:     signedIn,
+		identityv1.DirectoryService_UpdateOrganization_FullMethodName:  auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveOrganization_FullMethodName: auth.OrgAdmin,
 	}
 }
 
@@ -148,7 +178,7 @@ func (a *Access) admit(ctx context.Context, method string) (context.Context, err
 		if err != nil {
 			return nil, err
 		}
-		if !p.Scopes.Has(scope) {
+		if scope != signedIn && !p.Scopes.Has(scope) {
 			return nil, missing(scope)
 		}
 		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID

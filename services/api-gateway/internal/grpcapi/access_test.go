@@ -21,7 +21,9 @@ import (
 
 func methods() (list []string) {
 	for _, file := range []protoreflect.FileDescriptor{recordsv1.File_sametick_records_v1_records_proto,
-		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto, typesv1.File_sametick_types_v1_types_proto, workflowv1.File_sametick_workflow_v1_workflow_proto} {
+		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto,
+		identityv1.File_sametick_identity_v1_directory_proto, typesv1.File_sametick_types_v1_types_proto,
+		workflowv1.File_sametick_workflow_v1_workflow_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
@@ -66,12 +68,17 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 			require.NoError(t, call("", 0), method)
 			continue
 		}
+		if scope == "*" {
+			require.Equal(t, errs.Unauthenticated, errs.KindOf(call("", 0)), method)
+			require.NoError(t, call("t", 0), method)
+			continue
+		}
 		require.Contains(t, auth.AllScopes(), scope)
 		require.Equal(t, errs.Unauthenticated, errs.KindOf(call("", auth.ScopesOf(scope))), method)
 		require.Equal(t, errs.PermissionDenied, errs.KindOf(call("t", auth.ScopesOf(auth.AllScopes()...)&^auth.ScopesOf(scope))), method)
 		require.NoError(t, call("t", auth.ScopesOf(scope)), method)
 	}
-	require.Equal(t, 4, public, "login, refresh, logout, exchange")
+	require.Equal(t, 7, public, "login, refresh, logout, exchange, reset, accept, signing keys")
 }
 
 func TestUnknownMethodIsClosed(t *testing.T) {

@@ -29,7 +29,7 @@ func NewRecords(s *records.Service) *Records { return &Records{service: s} }
 // users or revoke keys.
 func mayWrite(c caller, typ string) error {
 	switch typ {
-	case "user", "organization", "api_key":
+	case "user", "role", "organization", "api_key":
 		return c.require(auth.OrgAdmin)
 	default:
 		return nil

@@ -18,8 +18,8 @@ type Service struct {
 	revoked  func()
 }
 
-// NewService makes a service. changed is called after each mutation, revoked after a user or an API key
-// was archived; they must not block.
+// NewService makes a service. changed is called after each mutation, revoked after one was
+// archived that says who may call; they must not block.
 func NewService(w Writer, r Reader, e Exporter, t Types, changed, revoked func()) *Service {
 	return &Service{writer: w, reader: r, exporter: e, types: t, changed: changed, revoked: revoked}
 }
@@ -214,7 +214,8 @@ func (s *Service) move(ctx context.Context, call Call, typ string, id int64, ver
 
 // admitted tells that who may call may have changed.
 func (s *Service) admitted(typ event.Type) {
-	if typ == "user" || typ == "api_key" {
+	switch typ {
+	case "user", "role", "organization", "api_key":
 		s.revoked()
 	}
 }

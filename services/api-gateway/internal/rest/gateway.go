@@ -65,6 +65,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
+		identityv1.RegisterDirectoryServiceHandler,
 		typesv1.RegisterTypeServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {

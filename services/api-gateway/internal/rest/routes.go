@@ -69,6 +69,32 @@ func routes() map[string]route {
 		"POST /api/api-keys":        {message: &identityv1.CreateApiKeyRequest{}},
 		"GET /api/api-keys":         {message: &identityv1.ListApiKeysRequest{}, pages: paging.Standard},
 		"DELETE /api/api-keys/{id}": {message: &identityv1.ArchiveApiKeyRequest{}},
+
+		"POST /api/api-keys/{id}:rotate":    {message: &identityv1.RotateApiKeyRequest{}},
+		"POST /api/auth/password":           {message: &identityv1.ChangePasswordRequest{}},
+		"POST /api/auth/password/reset":     {message: &identityv1.ResetPasswordRequest{}},
+		"POST /api/auth/invitations/accept": {message: &identityv1.AcceptInvitationRequest{}},
+		"GET /api/auth/sessions":            {message: &identityv1.ListSessionsRequest{}, pages: paging.Standard},
+		"DELETE /api/auth/sessions":         {message: &identityv1.EndSessionsRequest{}},
+		"DELETE /api/auth/sessions/{id}":    {message: &identityv1.EndSessionRequest{}},
+		"GET /api/auth/jwks.json":           {message: &identityv1.ListSigningKeysRequest{}},
+		"GET /.well-known/jwks.json":        {message: &identityv1.ListSigningKeysRequest{}},
+
+		"POST /api/users":                     {message: &identityv1.CreateUserRequest{}},
+		"POST /api/users/invitations":         {message: &identityv1.InviteUserRequest{}},
+		"GET /api/users":                      {message: &identityv1.ListUsersRequest{}, pages: paging.Standard},
+		"GET /api/users/{id}":                 {message: &identityv1.GetUserRequest{}},
+		"PATCH /api/users/{id}":               {message: &identityv1.UpdateUserRequest{}},
+		"DELETE /api/users/{id}":              {message: &identityv1.ArchiveUserRequest{}},
+		"POST /api/users/{id}:reset-password": {message: &identityv1.StartPasswordResetRequest{}},
+		"POST /api/roles":                     {message: &identityv1.CreateRoleRequest{}},
+		"GET /api/roles":                      {message: &identityv1.ListRolesRequest{}, pages: paging.Standard},
+		"GET /api/roles/{id}":                 {message: &identityv1.GetRoleRequest{}},
+		"PATCH /api/roles/{id}":               {message: &identityv1.UpdateRoleRequest{}},
+		"DELETE /api/roles/{id}":              {message: &identityv1.ArchiveRoleRequest{}},
+		"GET /api/organization":               {message: &identityv1.GetOrganizationRequest{}},
+		"PATCH /api/organization":             {message: &identityv1.UpdateOrganizationRequest{}},
+		"DELETE /api/organization":            {message: &identityv1.ArchiveOrganizationRequest{}},
 	}
 }
 

@@ -100,6 +100,9 @@ func (s *Store) Change(ctx context.Context, call records.Call, typ string, id in
 	if pg.IsUnique(err, externalKey) {
 		return records.Record{}, errs.New(errs.AlreadyExists, "EXTERNAL_ID_EXISTS", "another record has this external_id").WithCause(err)
 	}
+	if isLastAdministrator(err) {
+		return records.Record{}, errLastAdministrator(err)
+	}
 	if err != nil {
 		return records.Record{}, pg.Translate(err)
 	}

@@ -133,6 +133,12 @@ func (s *Store) connected(ctx context.Context, fn func(*pgxpool.Conn) error) err
 	return fn(c)
 }
 
+// commit sends what ends an open transaction.
+func commit(ctx context.Context, c batcher, b *pgx.Batch) error {
+	b.Queue("COMMIT")
+	return outcome(send(ctx, c, b, 0, func(pgx.BatchResults) error { return nil }))
+}
+
 // queueEvents queues the events of a change and its audit entry.
 func queueEvents(b *pgx.Batch, call records.Call, list ...outbox.Event) error {
 	args, err := outbox.Args(outbox.Context{ActorID: call.ActorID, RequestID: call.RequestID, IP: call.IP,
