@@ -8,8 +8,10 @@ import (
 // Events are counted by blocks of ids (pkg/outbox/migrations/00003_event_counts.sql): a total and the place
 // of a page come from the counts, and only what is in no counted block is counted when asked.
 const (
-	// BlockIDs is how many ids a block has, PartIDs a part: block b has the ids (b*BlockIDs, (b+1)*BlockIDs].
-	BlockIDs, PartIDs = 50_000, 5_000
+	// BlockIDs is how many ids a block has: block b has the ids (b*BlockIDs, (b+1)*BlockIDs].
+	BlockIDs = 50_000
+	// PartIDs is how many ids a part of a block has.
+	PartIDs = 5_000
 	partsOfBlock      = BlockIDs / PartIDs
 	// maxPartial bounds the stretches of a question: beyond, as after a clock that jumped, one that is looked
 	// through whole is cheaper.

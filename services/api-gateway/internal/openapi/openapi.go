@@ -35,7 +35,7 @@ func New(scopes map[string]string) (http.Handler, error) {
 		return nil, err
 	}
 	page := v5emb.NewHandlerWithConfig(swgui.Config{Title: "Sametick API", SwaggerJSON: Path, BasePath: DocsPath + "/",
-		SettingsUI: map[string]string{"persistAuthorization": "true", "docExpansion": `"none"`, "tryItOutEnabled": "true"}})
+		SettingsUI: map[string]string{"persistAuthorization": "true", "docExpansion": `"list"`, "tryItOutEnabled": "true"}})
 	started := time.Now()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

@@ -213,7 +213,8 @@ func (b *batch) one(o *Operation, l *Located) (Outcome, error) {
 	if !ok {
 		return Outcome{}, errs.New(errs.NotFound, "RECORD_NOT_FOUND", "there is no such record")
 	}
-	refs, decide := Refs{current.WorkflowID, current.StepID}, Decide(nil)
+	refs := Refs{current.WorkflowID, current.StepID}
+	var decide Decide
 	if o.Update != nil {
 		asked := o.Update.refs()
 		if asked.WorkflowID != nil {

@@ -110,7 +110,7 @@ func (e *exports) copy(w http.ResponseWriter, req *recordsv1.ExportRecordsReques
 			return
 		}
 		if _, err := w.Write(m.GetData()); err != nil {
-			panic(http.ErrAbortHandler) //nolint:errorlint // net/http's own way to end a connection
+			panic(http.ErrAbortHandler)
 		}
 		_ = control.Flush()
 		var err error

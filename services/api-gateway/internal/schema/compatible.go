@@ -144,7 +144,7 @@ func (c *comparison) keyword(path, word string, old, next map[string]any) {
 			c.property(at+"."+name, name, old, object(is)[name])
 		}
 	case "additionalProperties":
-		if c.additional(old) == false { //nolint:revive // false is a schema here
+		if closed, ok := c.additional(old).(bool); ok && !closed {
 			return
 		}
 		c.schemas(at, c.additional(old), is)
