@@ -11,8 +11,8 @@ const (
 	// BlockIDs is how many ids a block has: block b has the ids (b*BlockIDs, (b+1)*BlockIDs].
 	BlockIDs = 50_000
 	// PartIDs is how many ids a part of a block has.
-	PartIDs = 5_000
-	partsOfBlock      = BlockIDs / PartIDs
+	PartIDs      = 5_000
+	partsOfBlock = BlockIDs / PartIDs
 	// maxPartial bounds the stretches of a question: beyond, as after a clock that jumped, one that is looked
 	// through whole is cheaper.
 	maxPartial = 64
