@@ -14,7 +14,7 @@ TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help tools tools-generate tools-lint generate build test fuzz verify verify-fmt verify-vet \
-        verify-lint verify-proto verify-tidy verify-vuln verify-arch up torture bench-relay bench-write clean
+        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,7 +64,7 @@ fuzz: ## every fuzz target for FUZZTIME each (30s)
 	  done; \
 	done
 
-verify: verify-fmt verify-vet verify-proto verify-tidy verify-arch verify-lint verify-vuln ## everything but the tests: format, vet, lint, generated code, go.mod, vulnerabilities
+verify: verify-fmt verify-vet verify-proto verify-breaking verify-tidy verify-arch verify-lint verify-vuln ## everything but the tests: format, vet, lint, generated code, go.mod, vulnerabilities
 
 verify-fmt:
 	@out=$$(gofmt -l $(MODULES)); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
@@ -80,7 +80,12 @@ verify-proto: tools-generate
 	@$(BIN)/buf lint
 	@t=$$(mktemp -d); trap 'rm -rf "$$t"' EXIT; \
 	$(BIN)/buf generate -o "$$t"; \
-	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
+	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go && diff "$$t"/services/api-gateway/internal/openapi/openapi.json services/api-gateway/internal/openapi/openapi.json || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
+
+# Contracts only grow: what a client of the last release sends and reads stays valid.
+verify-breaking: tools-generate
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "buf breaking: NOT RUN, there is no tag to compare with"; exit 0; }; \
+	$(BIN)/buf breaking --against ".git#tag=$$tag"
 
 verify-tidy:
 	@for m in $(MODULES) ./tools ./tools/buf ./tools/lint; do \
@@ -112,3 +117,6 @@ bench-relay: ## relay speed beside a bare loop, Watermill-SQL and River (ARGS=�
 
 bench-write: ## write path beside pgbench (ARGS=…)
 	@go run ./deploy/bench/write $(ARGS)
+
+bench-api: ## GET /api/events over a million events, --long ten (ARGS=…)
+	@go run ./deploy/bench/api $(ARGS)
