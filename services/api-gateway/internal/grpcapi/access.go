@@ -14,6 +14,7 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/telemetry"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -52,6 +53,13 @@ func Requirements() map[string]string {
 		recordsv1.RecordService_RestoreRecord_FullMethodName: auth.RecordsWrite,
 		recordsv1.RecordService_BatchRecords_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_ExportRecords_FullMethodName: auth.RecordsRead,
+
+		auditv1.AuditService_GetEntry_FullMethodName:            auth.AuditRead,
+		auditv1.AuditService_ListEntries_FullMethodName:         auth.AuditRead,
+		auditv1.AuditService_ExportEntries_FullMethodName:       auth.AuditRead,
+		auditv1.AuditService_GetHead_FullMethodName:             auth.AuditRead,
+		auditv1.AuditService_GetInclusionProof_FullMethodName:   auth.AuditRead,
+		auditv1.AuditService_GetConsistencyProof_FullMethodName: auth.AuditRead,
 
 		workflowv1.WorkflowService_StartWorkflow_FullMethodName:     auth.RecordsWrite,
 		workflowv1.WorkflowService_GetWorkflow_FullMethodName:       auth.RecordsRead,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -23,7 +24,7 @@ func methods() (list []string) {
 	for _, file := range []protoreflect.FileDescriptor{recordsv1.File_sametick_records_v1_records_proto,
 		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto,
 		identityv1.File_sametick_identity_v1_directory_proto, typesv1.File_sametick_types_v1_types_proto,
-		workflowv1.File_sametick_workflow_v1_workflow_proto} {
+		workflowv1.File_sametick_workflow_v1_workflow_proto, auditv1.File_sametick_audit_v1_audit_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {

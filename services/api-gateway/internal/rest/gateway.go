@@ -20,6 +20,7 @@ import (
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -66,11 +67,14 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
 		identityv1.RegisterDirectoryServiceHandler,
-		typesv1.RegisterTypeServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
+		typesv1.RegisterTypeServiceHandler, auditv1.RegisterAuditServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err
 		}
+	}
+	if err := gw.auditExport(mux); err != nil {
+		return nil, err
 	}
 	var err error
 	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
