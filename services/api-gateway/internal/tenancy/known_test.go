@@ -1,0 +1,155 @@
+package tenancy_test
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/api-gateway/internal/gatewaytest"
+)
+
+// This file is all that the tests are told. Each of them fails on what is new and not said here.
+
+// secretMark is in texts of A's data that no test ever sends as B: where it shows, something leaks. Texts
+// with baitMark are what B sends.
+const (
+	secretMark = "zq-secret"
+	baitMark   = "zq-bait"
+)
+
+// notTenants are the tables that have no org_id, and why none of a customer's data is in them.
+func notTenants() map[string]string {
+	return map[string]string{
+		"consumer_cursors": "positions of the suite's own consumers",
+		"consumer_leases":  "replicas of the suite",
+		"consumer_members": "replicas of the suite",
+		"positions":        "numbers of events, for the relay alone",
+		"relay_batches":    "the relay's ledger, for it alone",
+		"schema_api":       "goose's version",
+		"schema_core":      "goose's version",
+	}
+}
+
+// seesAll are the roles, and their tables, that work for all organisations at once.
+func seesAll() []string { return []string{"sametick_relay events"} }
+
+// secretColumns are what a caller proves who they are by: B does not have A's, so no test sends them.
+func secretColumns() map[string]string {
+	return map[string]string{
+		"credentials.email":         "what a user signs in with, before their organisation is known",
+		"credentials.password_hash": "a secret's hash",
+		"api_keys.hash":             "a secret's hash",
+		"refresh_tokens.hash":       "a secret's hash",
+	}
+}
+
+// operators are the functions that keep the tables themselves and no customer's rows.
+func operators() map[string]string {
+	return map[string]string{
+		"ensure_partitions": "makes partitions",
+		"drop_partitions":   "drops what retention has ended",
+	}
+}
+
+// craftedArguments are arguments, by function and name, that a column's value alone would not make.
+func craftedArguments(a int64) map[string][]string {
+	return map[string][]string{
+		"record_events events": {
+			fmt.Sprintf(`[{"org_id":%d,"aggregate_type":"task","aggregate_id":1,"action":"stolen"}]`, a),
+			fmt.Sprintf(`[{"org_id":"%d","aggregate_type":"task","aggregate_id":1,"action":"stolen"}]`, a),
+		},
+	}
+}
+
+// tellsByName are functions that may tell by design whether what they are asked for exists.
+func tellsByName() map[string]string {
+	return map[string]string{"record_events": "its answer is where B's own events are; that they are not A's the digest of rows tells"}
+}
+
+// unmarked are the text columns of A's rows that hold no free text of a customer's.
+func unmarked() map[string]string {
+	words := "words of this program"
+	return map[string]string{
+		"aggregates.type": words, "api_keys.prefix": "of a secret", "api_keys.scopes": words, "audit_entries.action": words, "audit_entries.aggregate_type": words,
+		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
+		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words,
+	}
+}
+
+// plainFields are the fields of requests that select nobody's data.
+func plainFields() []string {
+	return []string{"name", "version", "limit", "page", "from", "to", "scopes", "password", "event_type", "paths"}
+}
+
+// keyFields are the texts that select data, beside what ends in _id.
+func keyFields() []string { return []string{"type", "aggregate_type", "external_id", "email"} }
+
+// credentialFields hold secrets, which are not for others to have.
+func credentialFields() []string { return []string{"refresh_token", "secret"} }
+
+// uncontrolled are the key fields that no value of an organisation's own makes a difference to, and why.
+func uncontrolled() map[string]string {
+	return map[string]string{
+		"IdentityService.Login.email": "signing in needs the password too",
+	}
+}
+
+// plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.
+func plant(s *side) {
+	for _, mark := range []string{baitMark, secretMark} {
+		for _, typ := range event.Types() {
+			if typ == "user" || typ == "organization" || typ == "api_key" {
+				continue
+			}
+			s.own[typ] = s.id(s.must("RecordService.CreateRecord", request{"type": typ, "name": s.text(mark),
+				"attributes": request{"external_id": s.text(baitMark), "note": s.text(secretMark)}}))
+		}
+		s.must("IdentityService.CreateApiKey", request{"name": s.text(mark), "scopes": []any{"records:read"}})
+		s.must("RecordService.UpdateRecord", request{"type": "task", "id": s.own["task"], "name": s.text(mark),
+			"workflow_id": s.own["workflow"], "step_id": s.own["step"]})
+	}
+	s.must("IdentityService.Login", s.login())
+	// A producer's own type, which no other organisation may learn of.
+	_, err := s.w.g.Admin.Exec(s.w.t.Context(), `SELECT sametick.record_event($1, 'only_of_' || $1::bigint, 1, 'done')`, s.OrgID)
+	require.NoError(s.w.t, err)
+}
+
+func (s *side) login() request { return request{"email": s.Email, "password": gatewaytest.Password} }
+
+// requests gives for a method a request that succeeds in the organisation's own data. What a mutation uses
+// up it makes first; what only reads makes nothing. A method that is not here is called without arguments.
+func requests() map[string]func(*side) request {
+	task := func(s *side) request { return request{"type": "task", "id": s.own["task"]} }
+	fresh := func(s *side) request {
+		return request{"type": "task", "id": s.id(s.must("RecordService.CreateRecord", request{"type": "task", "name": "x"}))}
+	}
+	session := func(s *side) request {
+		return request{"refresh_token": s.must("IdentityService.Login", s.login())["refresh_token"]}
+	}
+	return map[string]func(*side) request{
+		"RecordService.CreateRecord":  func(*side) request { return request{"type": "task", "name": "x"} },
+		"RecordService.GetRecord":     task,
+		"RecordService.ListRecords":   func(*side) request { return request{"type": "task"} },
+		"RecordService.UpdateRecord":  func(s *side) request { return with(fresh(s), request{"name": "y"}) },
+		"RecordService.ArchiveRecord": fresh,
+
+		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },
+
+		"IdentityService.Login":        func(s *side) request { return s.login() },
+		"IdentityService.Refresh":      session,
+		"IdentityService.Logout":       session,
+		"IdentityService.CreateApiKey": func(*side) request { return request{"name": "x", "scopes": []any{"records:read"}} },
+		"IdentityService.ArchiveApiKey": func(s *side) request {
+			made := s.must("IdentityService.CreateApiKey", request{"name": "x", "scopes": []any{"records:read"}})
+			return request{"id": made["api_key"].(request)["id"]}
+		},
+		"IdentityService.ExchangeApiKey": func(s *side) request { return request{"secret": s.APIKey} },
+	}
+}
+
+func with(r, more request) request {
+	maps.Copy(r, more)
+	return r
+}
