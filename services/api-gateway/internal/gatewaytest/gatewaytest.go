@@ -82,13 +82,15 @@ func Database(t testing.TB) *pgtest.DB {
 	})
 }
 
-// Start runs the service until the test ends. more comes over its environment.
-func Start(t testing.TB, more map[string]string) *Gateway {
+// Start runs the service until the test ends. change, if any, may change its environment.
+func Start(t testing.TB, change func(env map[string]string)) *Gateway {
 	t.Helper()
 	g := &Gateway{DB: Database(t), Log: &Buffer{}}
 	g.Admin = g.DB.Pool(t)
 	env, addrs := environment(t, g.DB)
-	maps.Copy(env, more)
+	if change != nil {
+		change(env)
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended, code := make(chan struct{}), 0
 	go func() {

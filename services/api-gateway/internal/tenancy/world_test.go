@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	t       *testing.T
 	g       *gatewaytest.Gateway
+	spy     *spy
 	methods []*method
 	a, b    *side
 	drawn   int
@@ -68,7 +69,8 @@ type side struct {
 type request = map[string]any
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, g: gatewaytest.Start(t, nil)}
+	w := &world{t: t, spy: newSpy(t)}
+	w.g = gatewaytest.Start(t, func(env map[string]string) { env["DATABASE_URL"] = w.spy.before(env["DATABASE_URL"]) })
 	w.discover()
 	w.a, w.b = &side{w.g.A, w, map[string]int64{}}, &side{w.g.B, w, map[string]int64{}}
 	plant(w.a)
