@@ -426,8 +426,8 @@ func (w *walk) argument(m *method, a argument, kind string) {
 // leaks finds A's texts in an answer, and its id where it says whose something is.
 func (w *walk) leaks(where string, s said, sent string) {
 	for _, mark := range []string{secretMark, baitMark} {
-		if strings.Contains(s.text, mark) && !strings.Contains(sent, mark) && w.b.OrgID != w.a.OrgID && !w.sentBefore(mark) {
-			w.say("%s: shows a text of A: %s", where, s.text)
+		if strings.Contains(s.text+s.head, mark) && !strings.Contains(sent, mark) && w.b.OrgID != w.a.OrgID && !w.sentBefore(mark) {
+			w.say("%s: shows a text of A: %s %s", where, s.head, s.text)
 		}
 	}
 	if regexp.MustCompile(fmt.Sprintf(`"org_id":\s*%d\b`, w.a.OrgID)).MatchString(s.text) {

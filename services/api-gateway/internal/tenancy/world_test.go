@@ -166,6 +166,8 @@ type said struct {
 	ok bool
 	// code is the status; text is the answer as JSON, or the error and all its details.
 	code, text string
+	// head are the headers, of REST.
+	head string
 }
 
 // transports are the ways to call a method.
@@ -181,7 +183,7 @@ func (s *side) grpc(m *method, r request) said {
 	s.w.t.Helper()
 	in, out := dynamicpb.NewMessage(m.descriptor.Input()), dynamicpb.NewMessage(m.descriptor.Output())
 	if err := fill(in, r); err != nil {
-		return said{false, "unsent", err.Error()}
+		return said{code: "unsent", text: err.Error()}
 	}
 	ctx := gatewaytest.As(s.w.t.Context(), s.APIKey)
 	var texts []string
@@ -193,9 +195,9 @@ func (s *side) grpc(m *method, r request) said {
 	}
 	if err != nil {
 		st := status.Convert(err)
-		return said{false, st.Code().String(), text(request{"message": st.Message(), "details": st.Details()})}
+		return said{code: st.Code().String(), text: text(request{"message": st.Message(), "details": st.Details()})}
 	}
-	return said{true, "OK", strings.Join(texts, "\n")}
+	return said{ok: true, code: "OK", text: strings.Join(texts, "\n")}
 }
 
 func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (texts []string, err error) {
@@ -236,7 +238,7 @@ func (s *side) rest(m *method, r request) said {
 		rest[key] = v
 	}
 	if strings.Contains(path, "{") {
-		return said{false, "unsent", "no value for " + path}
+		return said{code: "unsent", text: "no value for " + path}
 	}
 	body := []byte{}
 	if m.verb == http.MethodPost || m.verb == http.MethodPatch || m.verb == http.MethodPut {
@@ -255,7 +257,7 @@ func (s *side) rest(m *method, r request) said {
 	req.Header.Set("User-Agent", s.text(secretMark))
 	a, err := gatewaytest.Do(req)
 	require.NoError(t, err)
-	return said{a.Status < 300, fmt.Sprint(a.Status), a.Body}
+	return said{a.Status < 300, fmt.Sprint(a.Status), a.Body, text(a.Header)}
 }
 
 func plain(v any) string {
