@@ -112,8 +112,8 @@ func Start(t testing.TB, change func(env map[string]string)) *Gateway {
 	}
 	t.Cleanup(func() { _ = g.Conn.Close() })
 	g.URL = "http://" + addrs["HTTP_ADDR"]
-	g.A = g.found(t, "Acme", "ann@acme.example")
-	g.B = g.found(t, "Bolt", "bob@bolt.example")
+	g.A = g.Found(t, "Acme", "ann@acme.example")
+	g.B = g.Found(t, "Bolt", "bob@bolt.example")
 	return g
 }
 
@@ -169,7 +169,8 @@ func ready(ctx context.Context, url string, ended <-chan struct{}) bool {
 	}
 }
 
-func (g *Gateway) found(t testing.TB, org, email string) Org {
+// Found makes another organisation.
+func (g *Gateway) Found(t testing.TB, org, email string) Org {
 	t.Helper()
 	env := map[string]string{"DATABASE_URL": g.DB.URL, "PASSWORD": Password}
 	var out, errs bytes.Buffer

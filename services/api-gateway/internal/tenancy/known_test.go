@@ -83,6 +83,9 @@ func plainFields() []string {
 	return []string{"name", "version", "limit", "page", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
+// idFields are the ids beside what ends in _id.
+func idFields() []string { return nil }
+
 // keyFields are the texts that select data, beside what ends in _id.
 func keyFields() []string { return []string{"type", "aggregate_type", "external_id", "email"} }
 

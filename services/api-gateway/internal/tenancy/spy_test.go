@@ -75,43 +75,41 @@ func (s *spy) accept() {
 			_ = client.Close()
 		})
 		s.running.Go(func() {
-			_ = s.listen(bufio.NewReader(io.TeeReader(client, server)))
+			_ = s.listen(bufio.NewReader(client), server)
 			_ = server.Close()
 		})
 	}
 }
 
-// listen reads what a client says (PostgreSQL documentation, 54.7): every statement by its text or, when
-// it was prepared, by its name, which pgx makes of the text.
-func (s *spy) listen(r *bufio.Reader) error {
-	var length uint32
-	if err := binary.Read(r, binary.BigEndian, &length); err != nil { // the startup message has no type
-		return err
+// listen passes on what a client says (PostgreSQL documentation, 54.7), after it has noted every statement: by
+// its text or, when it was prepared, by its name, which pgx makes of the text.
+func (s *spy) listen(client *bufio.Reader, server io.Writer) error {
+	for header := 4; ; header = 5 { // the startup message has no type
+		head := make([]byte, header)
+		if _, err := io.ReadFull(client, head); err != nil {
+			return err
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[header-4:])-4)
+		if _, err := io.ReadFull(client, body); err != nil {
+			return err
+		}
+		if header == 5 {
+			s.note(head[0], strings.SplitN(string(body), "\x00", 3))
+		}
+		if _, err := server.Write(append(head, body...)); err != nil {
+			return err
+		}
 	}
-	if _, err := r.Discard(int(length) - 4); err != nil {
-		return err
-	}
-	for {
-		kind, err := r.ReadByte()
-		if err != nil {
-			return err
-		}
-		if err := binary.Read(r, binary.BigEndian, &length); err != nil {
-			return err
-		}
-		body := make([]byte, length-4)
-		if _, err := io.ReadFull(r, body); err != nil {
-			return err
-		}
-		parts := strings.SplitN(string(body), "\x00", 3)
-		switch {
-		case kind == 'Q':
-			s.add(parts[0])
-		case kind == 'P' && parts[0] == "":
-			s.add(parts[1])
-		case kind == 'B' && parts[1] != "":
-			s.add(parts[1])
-		}
+}
+
+func (s *spy) note(kind byte, parts []string) {
+	switch {
+	case kind == 'Q':
+		s.add(parts[0])
+	case kind == 'P' && parts[0] == "":
+		s.add(parts[1])
+	case kind == 'B' && parts[1] != "":
+		s.add(parts[1])
 	}
 }
 

@@ -50,7 +50,7 @@ func kind(fd protoreflect.FieldDescriptor) string {
 		return isKey
 	case regexp.MustCompile(`(^|_)ids?$`).MatchString(name) && k == protoreflect.StringKind:
 		return isKey
-	case regexp.MustCompile(`(^|_)ids?$`).MatchString(name):
+	case regexp.MustCompile(`(^|_)ids?$`).MatchString(name), slices.Contains(idFields(), name):
 		return isID
 	default:
 		return ""
@@ -467,7 +467,10 @@ func shape(s said, sent any) string {
 		lines = append(lines, strings.TrimSpace(line))
 	}
 	out := s.code + " " + strings.Join(lines, "\n")
-	return regexp.MustCompile(`\b`+regexp.QuoteMeta(plain(sent))+`\b`).ReplaceAllString(out, "…")
+	if _, ok := sent.(string); ok {
+		return strings.ReplaceAll(out, plain(sent), "…")
+	}
+	return regexp.MustCompile(`\b`+plain(sent)+`\b`).ReplaceAllString(out, "…")
 }
 
 func masked(v any) any {
@@ -477,7 +480,7 @@ func masked(v any) any {
 		for key, member := range v {
 			switch {
 			case key == "request_id":
-			case regexp.MustCompile(`(^|_)ids?$|^(sequence|version|access_token|refresh_token|secret|prefix|.*cursor|.*hash)$`).MatchString(key):
+			case regexp.MustCompile(`(^|_)ids?$|^(roles|sequence|version|access_token|refresh_token|secret|prefix|.*cursor|.*hash)$`).MatchString(key):
 				if id, ok := member.(string); ok && regexp.MustCompile(`^\d+$`).MatchString(id) {
 					member = "…"
 				} else if _, ok := member.(float64); ok || key == "prefix" || key == "secret" || strings.HasSuffix(key, "token") {

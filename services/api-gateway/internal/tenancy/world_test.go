@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -41,18 +42,20 @@ type world struct {
 	drawn   int
 }
 
-// method is one RPC and its route, if it has one.
+// method is one RPC and its routes, if it has any.
 type method struct {
 	name       string // Service.Method
 	full       string
 	descriptor protoreflect.MethodDescriptor
-	verb, path string
+	routes     []route
 }
+
+type route struct{ verb, path string }
 
 // reads tells whether a method only reads.
 func (m *method) reads() bool {
-	if m.verb != "" {
-		return m.verb == http.MethodGet
+	if len(m.routes) > 0 {
+		return m.routes[0].verb == http.MethodGet
 	}
 	name := string(m.descriptor.Name())
 	return strings.HasPrefix(name, "Get") || strings.HasPrefix(name, "List")
@@ -98,29 +101,29 @@ func (w *world) discover() {
 		service, _ := d.(protoreflect.ServiceDescriptor)
 		for i := range service.Methods().Len() {
 			d := service.Methods().Get(i)
-			route := routes[string(d.FullName())]
+			own := routes[string(d.FullName())]
 			delete(routes, string(d.FullName()))
 			w.methods = append(w.methods, &method{string(service.Name()) + "." + string(d.Name()),
-				"/" + s.GetName() + "/" + string(d.Name()), d, route[0], route[1]})
+				"/" + s.GetName() + "/" + string(d.Name()), d, own})
 		}
 	}
 	require.Empty(t, routes, "routes of proto/http.yaml that no method of the server has")
 	require.NotEmpty(t, w.methods)
 }
 
-// routesOf reads proto/http.yaml, which the routes are generated from: verb and path by full method name.
-func routesOf(t *testing.T) map[string][2]string {
+// routesOf reads proto/http.yaml, which the routes are generated from, by full method name.
+func routesOf(t *testing.T) map[string][]route {
 	t.Helper()
 	text, err := os.ReadFile("../../../../proto/http.yaml")
 	require.NoError(t, err)
-	routes := map[string][2]string{}
+	routes := map[string][]route{}
 	selector := ""
 	for _, m := range regexp.MustCompile(`(?m)^ +(?:- )?(selector|get|post|patch|delete|put): (\S+)`).FindAllStringSubmatch(string(text), -1) {
 		if m[1] == "selector" {
 			selector = m[2]
 			continue
 		}
-		routes[selector] = [2]string{strings.ToUpper(m[1]), m[2]}
+		routes[selector] = append(routes[selector], route{strings.ToUpper(m[1]), m[2]})
 	}
 	return routes
 }
@@ -135,7 +138,7 @@ func (w *world) method(name string) *method {
 // text is a fresh text of A's, plain for B.
 func (s *side) text(mark string) string {
 	s.w.drawn++
-	if s == s.w.b {
+	if s.OrgID != s.w.g.A.OrgID {
 		mark = "of-b"
 	}
 	return fmt.Sprintf("%s-%d", mark, s.w.drawn)
@@ -145,10 +148,11 @@ func (s *side) text(mark string) string {
 func (s *side) must(name string, r request) request {
 	s.w.t.Helper()
 	m := s.w.method(name)
-	said := s.rest(m, r)
-	if m.verb == "" {
-		said = s.grpc(m, r)
+	call := s.grpc
+	if len(m.routes) > 0 {
+		call = s.rest(m.routes[0])
 	}
+	said := call(m, r)
 	require.True(s.w.t, said.ok, "%s(%v): %s", name, r, said.text)
 	var out request
 	require.NoError(s.w.t, json.Unmarshal([]byte(said.text), &out), said.text)
@@ -173,14 +177,15 @@ type said struct {
 // transports are the ways to call a method.
 func (s *side) transports(m *method) map[string]func(*method, request) said {
 	ways := map[string]func(*method, request) said{"gRPC": s.grpc}
-	if m.verb != "" {
-		ways["REST"] = s.rest
+	for i, r := range m.routes {
+		ways[strings.Repeat("another ", i)+"REST"] = s.rest(r)
 	}
 	return ways
 }
 
 func (s *side) grpc(m *method, r request) said {
 	s.w.t.Helper()
+	s, r = s.actor(r)
 	in, out := dynamicpb.NewMessage(m.descriptor.Input()), dynamicpb.NewMessage(m.descriptor.Output())
 	if err := fill(in, r); err != nil {
 		return said{code: "unsent", text: err.Error()}
@@ -225,39 +230,61 @@ func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (te
 	}
 }
 
-func (s *side) rest(m *method, r request) said {
-	t := s.w.t
-	t.Helper()
-	rest := request{}
-	path := m.path
-	for key, v := range r {
-		if strings.Contains(path, "{"+key+"}") {
-			path = strings.ReplaceAll(path, "{"+key+"}", url.PathEscape(plain(v)))
-			continue
+// rest calls by a route.
+func (s *side) rest(by route) func(*method, request) said {
+	return func(_ *method, r request) said {
+		t := s.w.t
+		t.Helper()
+		s, r := s.actor(r)
+		path, q := by.path, url.Values{}
+		for key, v := range r {
+			if strings.Contains(path, "{"+key+"}") {
+				path = strings.ReplaceAll(path, "{"+key+"}", url.PathEscape(plain(v)))
+				delete(r, key)
+			}
 		}
-		rest[key] = v
-	}
-	if strings.Contains(path, "{") {
-		return said{code: "unsent", text: "no value for " + path}
-	}
-	body := []byte{}
-	if m.verb == http.MethodPost || m.verb == http.MethodPatch || m.verb == http.MethodPut {
-		body = []byte(text(rest))
-	} else {
-		q := url.Values{}
-		for key, v := range rest {
-			q.Set(key, plain(v))
+		if strings.Contains(path, "{") {
+			return said{code: "unsent", text: "no value for " + path}
 		}
-		path += "?" + q.Encode()
+		body := []byte{}
+		if by.verb == http.MethodGet || by.verb == http.MethodDelete {
+			for key, v := range r {
+				list, ok := v.([]any)
+				if !ok {
+					list = []any{v}
+				}
+				for _, one := range list {
+					q.Add(key, plain(one))
+				}
+			}
+			path += "?" + q.Encode()
+		} else {
+			body = []byte(text(r))
+		}
+		req, err := http.NewRequestWithContext(t.Context(), by.verb, s.w.g.URL+path, bytes.NewReader(body))
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+s.APIKey)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("User-Agent", s.text(secretMark))
+		a, err := gatewaytest.Do(req)
+		require.NoError(t, err)
+		return said{a.Status < 300, fmt.Sprint(a.Status), a.Body, text(a.Header)}
 	}
-	req, err := http.NewRequestWithContext(t.Context(), m.verb, s.w.g.URL+path, bytes.NewReader(body))
-	require.NoError(t, err)
-	req.Header.Set("Authorization", "Bearer "+s.APIKey)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", s.text(secretMark))
-	a, err := gatewaytest.Do(req)
-	require.NoError(t, err)
-	return said{a.Status < 300, fmt.Sprint(a.Status), a.Body, text(a.Header)}
+}
+
+// asKey is where a request says who else shall send it: one who may be locked out by it.
+const asKey = "\x00as"
+
+// actor gives who sends a request, and the request without saying so.
+func (s *side) actor(r request) (*side, request) {
+	r = maps.Clone(r)
+	if token, ok := r[asKey].(string); ok {
+		other := *s
+		other.APIKey = token
+		s = &other
+	}
+	delete(r, asKey)
+	return s, r
 }
 
 func plain(v any) string {
