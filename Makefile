@@ -14,7 +14,7 @@ TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help tools tools-generate tools-lint generate build test fuzz property verify verify-fmt verify-vet \
-        verify-lint verify-proto verify-tidy verify-vuln verify-arch up torture bench-relay bench-write clean
+        verify-lint verify-proto verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -117,3 +117,6 @@ bench-relay: ## relay speed beside a bare loop, Watermill-SQL and River (ARGS=�
 
 bench-write: ## write path beside pgbench (ARGS=…)
 	@go run ./deploy/bench/write $(ARGS)
+
+bench-api: ## GET /api/events over a million events, --long ten (ARGS=…)
+	@go run ./deploy/bench/api $(ARGS)

@@ -86,7 +86,7 @@ func TestEventIsTheSpecifications(t *testing.T) {
 
 func TestForms(t *testing.T) {
 	for want, m := range map[string]proto.Message{
-		`{"data":[],"total":0}`: &eventsv1.ListEventsResponse{},
+		`{"data":[],"total":0,"next_cursor":null}`: &eventsv1.ListEventsResponse{},
 		`{"id":0,"type":"","name":"","attributes":null,"version":0,"workflow_id":null,"step_id":null,"created_at":null,"updated_at":null,"archived_at":null}`: &recordsv1.Record{},
 		`{"id":1,"name":"n","prefix":"","scopes":["a","b"],"created_at":"1970-01-01T00:00:00.000Z","expires_at":null,"archived_at":null}`:                     &identityv1.ApiKey{Id: 1, Name: "n", Scopes: []string{"a", "b"}, CreatedAt: &timestamppb.Timestamp{}},
 		`{}`: &identityv1.LogoutResponse{},

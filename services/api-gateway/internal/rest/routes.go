@@ -92,10 +92,12 @@ func (t route) check(path map[string]string, r *http.Request) *errs.Error {
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "no query parameters here")
 		case !slices.Contains(allowed, name):
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "one of: "+strings.Join(allowed, ", "))
-		case len(query[name]) > 1:
+		case len(query[name]) > 1 && !f.fields.ByName(protoreflect.Name(name)).IsList():
 			f.refuse(name, "REPEATED", "given once")
 		default:
-			f.value(f.fields.ByName(protoreflect.Name(name)), name, query[name][0])
+			for _, value := range query[name] {
+				f.value(f.fields.ByName(protoreflect.Name(name)), name, value)
+			}
 		}
 	}
 	return f.err
@@ -115,15 +117,15 @@ func (f *form) refuse(field, reason, allowed string) {
 	f.err = f.err.WithField(field, reason, allowed)
 }
 
-// parameters are the fields that the query may set: scalars that are not in the path; none where
-// there is a body.
+// parameters are the fields that the query may set: scalars, also several, that are not in the path;
+// none where there is a body.
 func (f *form) parameters(path map[string]string, method string) (names []string) {
 	if method == http.MethodPost || method == http.MethodPatch {
 		return nil
 	}
 	for i := range f.fields.Len() {
 		field := f.fields.Get(i)
-		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind && !field.IsList() {
+		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind {
 			names = append(names, string(field.Name()))
 		}
 	}

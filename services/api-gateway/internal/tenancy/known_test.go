@@ -23,6 +23,7 @@ const (
 func notTenants() map[string]string {
 	return map[string]string{
 		"consumer_cursors": "positions of the suite's own consumers",
+		"event_times":      "times of blocks of ids, of all organisations together",
 		"consumer_leases":  "replicas of the suite",
 		"consumer_members": "replicas of the suite",
 		"positions":        "numbers of events, for the relay alone",
@@ -50,6 +51,7 @@ func operators() map[string]string {
 	return map[string]string{
 		"ensure_partitions": "makes partitions",
 		"drop_partitions":   "drops what retention has ended",
+		"count_next_block":  "counts events of all organisations, each under its own",
 	}
 }
 
@@ -74,13 +76,14 @@ func unmarked() map[string]string {
 	return map[string]string{
 		"aggregates.type": words, "api_keys.prefix": "of a secret", "api_keys.scopes": words, "audit_entries.action": words, "audit_entries.aggregate_type": words,
 		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
+		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
 		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words,
 	}
 }
 
 // plainFields are the fields of requests that select nobody's data.
 func plainFields() []string {
-	return []string{"name", "version", "limit", "page", "from", "to", "scopes", "password", "event_type", "paths"}
+	return []string{"name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
 // idFields are the ids beside what ends in _id.
@@ -117,6 +120,11 @@ func plant(s *side) {
 	// A producer's own type, which no other organisation may learn of.
 	_, err := s.w.g.Admin.Exec(s.w.t.Context(), `SELECT sametick.record_event($1, 'only_of_' || $1::bigint, 1, 'done')`, s.OrgID)
 	require.NoError(s.w.t, err)
+	// Counts are made of 50,000 events at a time.
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_counts VALUES ($1, -1, 'task', 'task.counted', 1)`, s.OrgID)
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
+	require.NoError(s.w.t, err)
 }
 
 func (s *side) login() request { return request{"email": s.Email, "password": gatewaytest.Password} }
@@ -138,6 +146,7 @@ func requests() map[string]func(*side) request {
 		"RecordService.UpdateRecord":  func(s *side) request { return with(fresh(s), request{"name": "y"}) },
 		"RecordService.ArchiveRecord": fresh,
 
+		"EventService.ListEvents":       func(*side) request { return request{"aggregate_type": []any{"task"}} },
 		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },
 
 		"IdentityService.Login":        func(s *side) request { return s.login() },

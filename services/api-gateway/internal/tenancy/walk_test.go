@@ -114,6 +114,9 @@ func (a argument) set(r request, c candidate) request {
 	}
 	if c.of != "" && a.beside != "" && a.subject() {
 		at[a.beside] = c.of
+		if a.field.ContainingMessage().Fields().ByName(protoreflect.Name(a.beside)).IsList() {
+			at[a.beside] = []any{c.of}
+		}
 	}
 	return out
 }
@@ -319,9 +322,11 @@ func (w *world) digest() (n int64) {
 	return n
 }
 
-func (w *walk) base(m *method) request {
+func (w *walk) base(m *method) request { return baseOf(w.b, m) }
+
+func baseOf(s *side, m *method) request {
 	if make, ok := requests()[m.name]; ok {
-		return make(w.b)
+		return make(s)
 	}
 	return request{}
 }
@@ -440,7 +445,7 @@ func (w *walk) sentBefore(mark string) bool { return mark == baitMark }
 
 // cursor takes a cursor of A's to B.
 func (w *walk) cursor(m *method, a argument) {
-	first := w.a.grpc(m, with(maps.Clone(requests()[m.name](w.a)), request{"limit": 1}))
+	first := w.a.grpc(m, with(baseOf(w.a, m), request{"limit": 1}))
 	var page struct {
 		Next *string `json:"next_cursor"`
 	}

@@ -128,8 +128,11 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 				Retention: c.StreamRetention, TrimEvery: time.Minute, Logger: log, Stats: publishStats,
 			})
 		},
-		Upkeep:      (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run,
-		UpkeepEvery: time.Minute, ClaimLost: store.ReasonClaimLost, BatchEvents: c.BatchEvents, Logger: log, Stats: leadStats,
+		Chores: []lead.Chore{
+			{Name: "upkeep", Every: time.Minute, Do: (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run},
+			{Name: "counts", Every: 10 * time.Second, Do: (&store.Counts{Pool: pool}).Run},
+		},
+		ClaimLost: store.ReasonClaimLost, BatchEvents: c.BatchEvents, Logger: log, Stats: leadStats,
 	})
 	ready := readiness(pool, leader)
 	unary, stream := rpc.InternalAuth(c.InternalToken.Reveal())

@@ -30,15 +30,21 @@ type Config struct {
 	Open func(ctx context.Context) (Session, error)
 	// NewPublisher makes one for a term.
 	NewPublisher func() Publisher
-	// Upkeep is done at the start of a term and every UpkeepEvery.
-	Upkeep      func(ctx context.Context) error
-	UpkeepEvery time.Duration
+	// Chores are done beside, each at the start of a term and then every so often.
+	Chores []Chore
 	// ClaimLost is the reason of a claim's error when another relay was first.
 	ClaimLost string
 	// BatchEvents is the most events that one claim takes.
 	BatchEvents int
 	Logger      *slog.Logger
 	Stats       *Stats
+}
+
+// Chore is something that only the leader does, again and again.
+type Chore struct {
+	Name  string
+	Every time.Duration
+	Do    func(ctx context.Context) error
 }
 
 // standby is how often a relay that stands by tries the lock.
@@ -141,7 +147,9 @@ func (l *Lead) term(take, work context.Context, lock Lock) {
 	publisher := l.NewPublisher()
 	var wg sync.WaitGroup
 	wg.Go(func() { defer lose(); l.hold(held, lock) })
-	wg.Go(func() { l.keepHouse(held) })
+	for _, c := range l.Chores {
+		wg.Go(func() { l.keep(held, c) })
+	}
 	wg.Go(func() { publisher.Run(work) })
 	(&sequencing{Lead: l, publisher: publisher}).run(held, work)
 	publisher.Finish()
@@ -167,12 +175,12 @@ func (l *Lead) hold(ctx context.Context, lock Lock) {
 	}
 }
 
-func (l *Lead) keepHouse(ctx context.Context) {
-	t := time.NewTicker(l.UpkeepEvery)
+func (l *Lead) keep(ctx context.Context, c Chore) {
+	t := time.NewTicker(c.Every)
 	defer t.Stop()
 	for {
-		if err := l.Upkeep(ctx); err != nil && ctx.Err() == nil {
-			l.Logger.WarnContext(ctx, "upkeep failed, will try again", "error", err)
+		if err := c.Do(ctx); err != nil && ctx.Err() == nil {
+			l.Logger.WarnContext(ctx, "a chore failed, will try again", "chore", c.Name, "error", err)
 		}
 		select {
 		case <-ctx.Done():
