@@ -64,7 +64,7 @@ func newFunctions(ctx context.Context, tx pgx.Tx, w *world) (*functions, error) 
 func (f *functions) secrets() (texts []string, err error) {
 	for name := range secretColumns() {
 		table, column, _ := strings.Cut(name, ".")
-		more, err := query[string](f.ctx, f.tx, fmt.Sprintf(`SELECT %s::text FROM sametick.%s WHERE org_id = $1`, column, table), f.a)
+		more, err := query[string](f.ctx, f.tx, fmt.Sprintf(`SELECT %[1]s::text FROM sametick.%[2]s WHERE org_id = $1 AND %[1]s IS NOT NULL`, column, table), f.a)
 		if err != nil {
 			return nil, err
 		}

@@ -102,6 +102,9 @@ func uncontrolled() map[string]string {
 	}
 }
 
+// tells are the arguments by which one organisation can learn that another has something, and why that is so.
+func tells() map[string]string { return nil }
+
 // plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.
 func plant(s *side) {
 	for _, mark := range []string{baitMark, secretMark} {

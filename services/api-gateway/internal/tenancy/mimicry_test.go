@@ -21,18 +21,19 @@ func (f *functions) mimic() ([]string, int, error) {
 		if !t.org || isPartition(t.name) {
 			continue
 		}
-		kind := "org_id"
-		if t.has("type") {
-			kind = "type"
+		models, err := query[string](f.ctx, f.tx, fmt.Sprintf(`SELECT (to_jsonb(t) || jsonb_build_object('org_id', $2::bigint))::text
+			FROM %s t WHERE org_id = $1 LIMIT 60`, t.sql()), f.a, f.b)
+		if err != nil {
+			return nil, 0, err
 		}
-		models, err := query[string](f.ctx, f.tx, fmt.Sprintf(`SELECT (to_jsonb(t) || jsonb_build_object('org_id', $2::bigint))::text FROM
-			(SELECT DISTINCT ON (%s) * FROM %s WHERE org_id = $1) t`, kind, t.sql()), f.a, f.b)
+		key, err := query[string](f.ctx, f.tx, `SELECT coalesce(string_agg(quote_ident(a.attname), ', '), '') FROM pg_index i
+			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) WHERE i.indrelid = $1::regclass AND i.indisprimary`, "sametick."+t.name)
 		if err != nil {
 			return nil, 0, err
 		}
 		for _, role := range f.roles {
 			for _, model := range models {
-				n, err := f.mimicRow(role, t, model)
+				n, err := f.mimicRow(role, t, key[0], model)
 				if err != nil {
 					return nil, 0, fmt.Errorf("%s on %s: %w", role, t.name, err)
 				}
@@ -43,17 +44,8 @@ func (f *functions) mimic() ([]string, int, error) {
 	return f.found, written, nil
 }
 
-func (t table) has(column string) bool {
-	for _, c := range t.columns {
-		if c.name == column {
-			return true
-		}
-	}
-	return false
-}
-
 // mimicRow writes one such row and gives 1, or 0 when it may not be written.
-func (f *functions) mimicRow(role string, t table, model string) (n int, err error) {
+func (f *functions) mimicRow(role string, t table, key, model string) (n int, err error) {
 	allowed := t.granted(f.rows, role)
 	if len(allowed.columns) == 0 {
 		return 0, nil
@@ -64,13 +56,18 @@ func (f *functions) mimicRow(role string, t table, model string) (n int, err err
 			return nil
 		}
 		n = 1
+		// Of the row alone, since others of B may stand in the way; of all where the role may not read the key.
+		only := fmt.Sprintf(` WHERE (%[1]s) = (SELECT %[1]s FROM jsonb_populate_record(NULL::%[2]s, $1::jsonb))`, key, t.sql())
 		for _, c := range t.columns {
 			value := map[string]string{"timestamp with time zone": "now()", "boolean": "true", "text": "'x'"}[c.kind]
 			if value != "" && c.name != "type" {
-				try(f, tx, `UPDATE `+t.sql()+` SET `+pgx.Identifier{c.name}.Sanitize()+` = `+value)
+				set := `UPDATE ` + t.sql() + ` SET ` + pgx.Identifier{c.name}.Sanitize() + ` = ` + value
+				if !try(f, tx, set+only, model) {
+					try(f, tx, set)
+				}
 			}
 		}
-		try(f, tx, `DELETE FROM `+t.sql())
+		try(f, tx, `DELETE FROM `+t.sql()+only, model)
 		if _, err := tx.Exec(f.ctx, "RESET ROLE"); err != nil {
 			return err
 		}

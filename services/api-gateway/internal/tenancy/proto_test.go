@@ -3,6 +3,7 @@ package tenancy_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -14,8 +15,17 @@ const (
 	timeMessage = "google.protobuf.Timestamp"
 )
 
-// fill sets a message from JSON of this suite's form.
+// fill sets a message from JSON of this suite's form. What a change names it does by a mask, as REST does.
 func fill(m protoreflect.Message, r request) error {
+	if mask := m.Descriptor().Fields().ByName("update_mask"); mask != nil && r["update_mask"] == nil {
+		paths := []any{}
+		for _, name := range []string{"name", "attributes", "workflow_id", "step_id", "email", "roles", "scopes"} {
+			if _, ok := r[name]; ok {
+				paths = append(paths, name)
+			}
+		}
+		r = with(maps.Clone(r), request{"update_mask": request{"paths": paths}})
+	}
 	for name, v := range r {
 		fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 		if fd == nil {

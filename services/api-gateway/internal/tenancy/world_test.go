@@ -75,7 +75,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, spy: newSpy(t)}
 	w.g = gatewaytest.Start(t, func(env map[string]string) { env["DATABASE_URL"] = w.spy.before(env["DATABASE_URL"]) })
 	w.discover()
-	w.a, w.b = &side{w.g.A, w, map[string]int64{}}, &side{w.g.B, w, map[string]int64{}}
+	w.a, w.b = &side{Org: w.g.A, w: w, own: map[string]int64{}}, &side{Org: w.g.B, w: w, own: map[string]int64{}}
 	plant(w.a)
 	plant(w.b)
 	return w
