@@ -12,6 +12,7 @@ require (
 	github.com/rs/cors v1.11.1
 	github.com/sametick/sametick/pkg v0.0.0
 	github.com/sametick/sametick/proto/gen/go v0.0.0-00010101000000-000000000000
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	golang.org/x/crypto v0.58.0

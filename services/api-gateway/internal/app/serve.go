@@ -38,6 +38,8 @@ const (
 	maxSpread = 5 * time.Second
 	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
 	maxAnswer = 1 << 30
+	// maxBatch holds a batch of as many bytes as REST takes, and what is around it.
+	maxBatch = 20 << 20
 )
 
 // gateway is the process being put together, a step for each resource.
@@ -131,7 +133,7 @@ func (g *gateway) buildServices(context.Context) error {
 		return err
 	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
-	g.records = records.NewService(g.store, g.store, g.waker.Wake, g.keys.Clear)
+	g.records = records.NewService(g.store, g.store, g.store, g.waker.Wake, g.keys.Clear)
 	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
 	}, g.waker.Wake)
@@ -144,7 +146,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 		return err
 	}
 	access := grpcapi.NewAccess(verifier, g.keys, g.secret)
-	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(),
+	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"net"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,8 @@ const (
 	GatewayKey   = "sametick-gateway"
 	ClientIPKey  = "sametick-client-ip"
 	UserAgentKey = "sametick-user-agent"
+	// IfMatchKey is a version, or empty.
+	IfMatchKey = "sametick-if-match"
 )
 
 // anyone marks the methods that need no token: their argument is the credential.
@@ -39,6 +42,9 @@ func Requirements() map[string]string {
 		recordsv1.RecordService_ListRecords_FullMethodName:   auth.RecordsRead,
 		recordsv1.RecordService_UpdateRecord_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_ArchiveRecord_FullMethodName: auth.RecordsWrite,
+		recordsv1.RecordService_RestoreRecord_FullMethodName: auth.RecordsWrite,
+		recordsv1.RecordService_BatchRecords_FullMethodName:  auth.RecordsWrite,
+		recordsv1.RecordService_ExportRecords_FullMethodName: auth.RecordsRead,
 
 		eventsv1.EventService_ListEvents_FullMethodName:       auth.EventsRead,
 		eventsv1.EventService_ListEntityEvents_FullMethodName: auth.EventsRead,
@@ -79,15 +85,44 @@ func NewAccess(tokens TokenVerifier, keys KeyFinder, gateway string) *Access {
 // Unary is the interceptor: it authenticates, checks the method's scope and leaves the caller in the
 // context.
 func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if isProbe(info.FullMethod) {
-		return next(ctx, req)
+	ctx, err := a.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
 	}
-	scope, known := a.needs[info.FullMethod]
+	return next(ctx, req)
+}
+
+// Stream is the interceptor of streams.
+func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := a.admit(ss.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return next(srv, admitted{ss, ctx})
+}
+
+// admitted is a stream whose context has the caller.
+type admitted struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context is the stream's.
+func (s admitted) Context() context.Context { return s.ctx }
+
+func (a *Access) admit(ctx context.Context, method string) (context.Context, error) {
+	if isProbe(method) {
+		return ctx, nil
+	}
+	scope, known := a.needs[method]
 	if !known {
 		return nil, errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	c := caller{call: a.origin(ctx, md)}
+	if a.isGateway(md) {
+		c.ifMatch = first(md, IfMatchKey)
+	}
 	if scope != anyone {
 		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
 		if err != nil {
@@ -98,15 +133,12 @@ func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		}
 		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
 	}
-	return next(context.WithValue(ctx, callerKey{}, c), req)
+	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
-// Stream is the interceptor of streams: there are none but reflection's and health's.
-func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if !isProbe(info.FullMethod) {
-		return errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
-	}
-	return next(srv, ss)
+// isGateway tells whether this process' own REST side calls.
+func (a *Access) isGateway(md metadata.MD) bool {
+	return a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1
 }
 
 // Principal tells whose a bearer token is: an access token or an API key.
@@ -130,7 +162,7 @@ func (a *Access) origin(ctx context.Context, md metadata.MD) records.Call {
 	if p, ok := peer.FromContext(ctx); ok {
 		c.IP, _, _ = net.SplitHostPort(p.Addr.String())
 	}
-	if a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1 {
+	if a.isGateway(md) {
 		c.IP, c.UserAgent = first(md, ClientIPKey), first(md, UserAgentKey)
 	}
 	if net.ParseIP(c.IP) == nil { // none, or an IPv6 zone, which the audit log's inet does not know
@@ -164,6 +196,20 @@ type callerKey struct{}
 type caller struct {
 	principal auth.Principal
 	call      records.Call
+	// ifMatch is the version of an If-Match header, empty without one.
+	ifMatch string
+}
+
+// version is the one that a change was made from, by the header or by the request.
+func (c caller) version(given *int64) (*int64, error) {
+	version, err := strconv.ParseInt(c.ifMatch, 10, 64)
+	switch {
+	case err != nil: // rest has refused what is no version
+		return given, nil
+	case given != nil && *given != version:
+		return nil, invalid("version", "CONFLICTS_WITH_IF_MATCH", "the version that If-Match has, or none")
+	}
+	return &version, nil
 }
 
 func callerOf(ctx context.Context) caller {

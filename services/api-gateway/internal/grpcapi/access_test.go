@@ -76,5 +76,15 @@ func TestUnknownMethodIsClosed(t *testing.T) {
 	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "")
 	_, err := access.Unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil)
 	require.Equal(t, errs.PermissionDenied, errs.KindOf(err))
-	require.Error(t, access.Stream(nil, nil, &grpc.StreamServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil))
+	require.Error(t, access.Stream(nil, quiet{t.Context()}, &grpc.StreamServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil))
 }
+
+// quiet is a stream that only has a context.
+type quiet struct{ ctx context.Context }
+
+func (q quiet) Context() context.Context   { return q.ctx }
+func (quiet) SetHeader(metadata.MD) error  { return nil }
+func (quiet) SendHeader(metadata.MD) error { return nil }
+func (quiet) SetTrailer(metadata.MD)       {}
+func (quiet) SendMsg(any) error            { return nil }
+func (quiet) RecvMsg(any) error            { return nil }

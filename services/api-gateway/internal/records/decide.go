@@ -77,6 +77,22 @@ func archive(version *int64) Decide {
 	}
 }
 
+func restore(version *int64) Decide {
+	return func(c Current) (*Change, error) {
+		if version != nil && *version != c.Version {
+			return nil, checkMutable(c.Record, version)
+		}
+		if c.ArchivedAt == nil {
+			return nil, nil
+		}
+		next := c.Record
+		next.ArchivedAt, next.UpdatedAt = nil, c.Now
+		diff := changes{}
+		diff.set("archived_at", c.ArchivedAt.UTC().Format(event.TimeLayout), nil, false)
+		return newChange(event.Update, next, c.Names, diff), nil
+	}
+}
+
 func newChange(operation string, next Record, names Names, diff changes) *Change {
 	next.Version++
 	return &Change{Operation: operation, Next: next, Names: names, Changes: encode(diff)}

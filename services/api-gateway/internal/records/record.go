@@ -94,6 +94,10 @@ type Writer interface {
 	// Change locks a record and stores what decide makes of it. Names that refs asks for are looked
 	// up first. NotFound when the organisation has no such record.
 	Change(ctx context.Context, call Call, typ event.Type, id int64, refs Refs, decide Decide) (Record, error)
+	// Batch locks the records of one type with these ids, in their order, draws the ids of `creates` new
+	// records and stores what decide makes of them, all or nothing. refs are all references that decide may
+	// ask Located for, beside the records' own.
+	Batch(ctx context.Context, call Call, typ event.Type, ids []int64, creates int, refs []Refs, decide DecideBatch) ([]Record, error)
 }
 
 // Reader reads records of one organisation.

@@ -9,16 +9,17 @@ import (
 
 // Service is what callers may do with records. Safe for concurrent use.
 type Service struct {
-	writer  Writer
-	reader  Reader
-	changed func()
-	revoked func()
+	writer   Writer
+	reader   Reader
+	exporter Exporter
+	changed  func()
+	revoked  func()
 }
 
 // NewService makes a service. changed is called after each mutation, revoked after a user or an API key
 // was archived; they must not block.
-func NewService(w Writer, r Reader, changed, revoked func()) *Service {
-	return &Service{writer: w, reader: r, changed: changed, revoked: revoked}
+func NewService(w Writer, r Reader, e Exporter, changed, revoked func()) *Service {
+	return &Service{writer: w, reader: r, exporter: e, changed: changed, revoked: revoked}
 }
 
 // Draft is a record to be.
@@ -55,21 +56,43 @@ type Update struct {
 
 // Create validates and stores a new record.
 func (s *Service) Create(ctx context.Context, call Call, d Draft) (Record, error) {
-	if len(d.Attributes) == 0 {
-		d.Attributes = []byte("{}")
-	}
 	var f faults
 	f.typ(d.Type)
-	f.name(d.Name)
-	d.Attributes = f.attributes(d.Attributes)
-	f.reference("workflow_id", d.WorkflowID)
-	f.reference("step_id", d.StepID)
+	f.draft(&d)
 	if err := f.result(); err != nil {
 		return Record{}, err
 	}
-	r, err := s.writer.Create(ctx, call, Record{OrgID: call.OrgID, Type: d.Type, Name: d.Name, Attributes: d.Attributes,
-		Version: 1, WorkflowID: d.WorkflowID, StepID: d.StepID})
+	r, err := s.writer.Create(ctx, call, d.record(call.OrgID))
 	return s.done(r, err)
+}
+
+// draft checks what a new record has, but for its type, and writes its numbers plainly.
+func (f *faults) draft(d *Draft) {
+	f.name(d.Name)
+	if len(d.Attributes) == 0 {
+		d.Attributes = []byte("{}")
+	}
+	d.Attributes = f.attributes(d.Attributes)
+	f.reference("workflow_id", d.WorkflowID)
+	f.reference("step_id", d.StepID)
+}
+
+func (d *Draft) record(orgID int64) Record {
+	return Record{OrgID: orgID, Type: d.Type, Name: d.Name, Attributes: d.Attributes, Version: 1, WorkflowID: d.WorkflowID, StepID: d.StepID}
+}
+
+// update checks what an update asks for, but for its type.
+func (f *faults) update(u *Update) {
+	f.mask(u.Mask)
+	f.version(u.Version)
+	if u.has("name") {
+		f.name(u.Name)
+	}
+	if u.Attributes != nil {
+		u.Attributes = f.attributes(u.Attributes)
+	}
+	f.reference("workflow_id", u.WorkflowID)
+	f.reference("step_id", u.StepID)
 }
 
 // Get gives one record, also an archived one.
@@ -99,16 +122,7 @@ func (s *Service) List(ctx context.Context, orgID int64, q Query) ([]Record, int
 func (s *Service) Update(ctx context.Context, call Call, u Update) (Record, error) {
 	var f faults
 	f.typ(u.Type)
-	f.mask(u.Mask)
-	f.version(u.Version)
-	if u.has("name") {
-		f.name(u.Name)
-	}
-	if u.Attributes != nil {
-		u.Attributes = f.attributes(u.Attributes)
-	}
-	f.reference("workflow_id", u.WorkflowID)
-	f.reference("step_id", u.StepID)
+	f.update(&u)
 	if err := f.result(); err != nil {
 		return Record{}, err
 	}
@@ -118,17 +132,31 @@ func (s *Service) Update(ctx context.Context, call Call, u Update) (Record, erro
 
 // Archive is a soft delete. What is archived already stays as it is.
 func (s *Service) Archive(ctx context.Context, call Call, typ string, id int64, version *int64) (Record, error) {
+	return s.move(ctx, call, typ, id, version, archive(version))
+}
+
+// Restore takes a record out of the archive. What is not archived stays as it is.
+func (s *Service) Restore(ctx context.Context, call Call, typ string, id int64, version *int64) (Record, error) {
+	return s.move(ctx, call, typ, id, version, restore(version))
+}
+
+func (s *Service) move(ctx context.Context, call Call, typ string, id int64, version *int64, decide Decide) (Record, error) {
 	var f faults
 	f.typ(typ)
 	f.version(version)
 	if err := f.result(); err != nil {
 		return Record{}, err
 	}
-	r, err := s.writer.Change(ctx, call, typ, id, Refs{}, archive(version))
-	if typ == "user" || typ == "api_key" {
-		s.revoked() // also after an error: its outcome may be unknown
-	}
+	r, err := s.writer.Change(ctx, call, typ, id, Refs{}, decide)
+	s.admitted(typ) // also after an error: its outcome may be unknown
 	return s.done(r, err)
+}
+
+// admitted tells that who may call may have changed.
+func (s *Service) admitted(typ event.Type) {
+	if typ == "user" || typ == "api_key" {
+		s.revoked()
+	}
 }
 
 func (s *Service) done(r Record, err error) (Record, error) {

@@ -19,13 +19,17 @@ const (
 )
 
 // faults collects the faulty fields of one request, so that the caller learns of all at once.
-type faults struct{ err *errs.Error }
+type faults struct {
+	err *errs.Error
+	// in goes before each field: where in the request it is.
+	in string
+}
 
 func (f *faults) add(field, reason, format string, args ...any) {
 	if f.err == nil {
 		f.err = errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields")
 	}
-	f.err = f.err.WithField(field, reason, fmt.Sprintf(format, args...))
+	f.err = f.err.WithField(f.in+field, reason, fmt.Sprintf(format, args...))
 }
 
 func (f *faults) result() error {
@@ -78,6 +82,12 @@ func (f *faults) text(field, s string) {
 func (f *faults) reference(field string, id *int64) {
 	if id != nil && *id < 1 {
 		f.add(field, "OUT_OF_RANGE", "the id of a record, from 1")
+	}
+}
+
+func (f *faults) id(id int64) {
+	if id < 1 {
+		f.add("id", "OUT_OF_RANGE", "the id of a record, from 1")
 	}
 }
 

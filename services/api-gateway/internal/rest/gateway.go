@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -26,8 +27,8 @@ import (
 )
 
 const (
-	// maxBody is the largest body that is read.
-	maxBody = 1 << 20
+	// maxBody is the largest body that is read, maxBatch that of a batch.
+	maxBody, maxBatch = 1 << 20, 16 << 20
 	// A request must arrive, and its answer leave, in this time; the stream has its own rules.
 	bodyTimeout, answerTimeout = 30 * time.Second, 60 * time.Second
 
@@ -54,7 +55,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
 		runtime.WithErrorHandler(p.ofGRPC), runtime.WithRoutingErrorHandler(p.ofRouting),
 		runtime.WithMiddlewares(gw.checkForm),
-		runtime.WithMetadata(gw.metadata),
+		runtime.WithMetadata(gw.metadata), runtime.WithForwardResponseOption(entityTag),
 		runtime.WithIncomingHeaderMatcher(incoming), runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithDisablePathLengthFallback(), runtime.WithDisableHTTPMethodOverride(), runtime.WithWriteContentLength(),
@@ -66,6 +67,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 			return nil, err
 		}
 	}
+	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
 	return gw, nil
 }
@@ -73,6 +75,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 type gateway struct {
 	options  Options
 	problems *problems
+	exports  *exports
 	mux      http.Handler
 }
 
@@ -98,6 +101,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.options.Stream.ServeHTTP(w, r)
 		return
 	}
+	if typ, ok := exportOf(r.URL.Path); ok {
+		g.exports.serve(w, r, typ)
+		return
+	}
 	r.Header.Del("Grpc-Timeout") // how long a call may take is not for a stranger to say
 	control := http.NewResponseController(w)
 	now := time.Now()
@@ -105,7 +112,11 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = control.SetWriteDeadline(now.Add(answerTimeout))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody)}
+	limit := int64(maxBody)
+	if strings.HasSuffix(r.URL.Path, ":batch") {
+		limit = maxBatch
+	}
+	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, limit), limit: limit}
 	g.mux.ServeHTTP(w, r)
 }
 
@@ -128,5 +139,6 @@ func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
 		grpcapi.GatewayKey, g.options.Secret,
 		grpcapi.ClientIPKey, clientIP(r, g.options.Proxies),
 		grpcapi.UserAgentKey, grpcapi.Printable(r.UserAgent()),
+		grpcapi.IfMatchKey, ifMatch(r),
 	)
 }

@@ -31,11 +31,14 @@ type route struct {
 // routes gives every route, by method and path as in proto/http.yaml.
 func routes() map[string]route {
 	return map[string]route{
-		"POST /api/records/{type}":        {message: &recordsv1.CreateRecordRequest{}},
-		"GET /api/records/{type}":         {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
-		"GET /api/records/{type}/{id}":    {message: &recordsv1.GetRecordRequest{}},
-		"PATCH /api/records/{type}/{id}":  {message: &recordsv1.UpdateRecordRequest{}},
-		"DELETE /api/records/{type}/{id}": {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}":              {message: &recordsv1.CreateRecordRequest{}},
+		"GET /api/records/{type}":               {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
+		"GET /api/records/{type}/{id}":          {message: &recordsv1.GetRecordRequest{}},
+		"PATCH /api/records/{type}/{id}":        {message: &recordsv1.UpdateRecordRequest{}},
+		"DELETE /api/records/{type}/{id}":       {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}/{id}:restore": {message: &recordsv1.RestoreRecordRequest{}},
+		"POST /api/records/{type}:batch":        {message: &recordsv1.BatchRecordsRequest{}},
+		"POST /api/records/{type}:export":       {message: &recordsv1.ExportRecordsRequest{}},
 
 		"GET /api/events": {message: &eventsv1.ListEventsRequest{}, pages: paging.Standard},
 		"GET /api/events/{aggregate_type}/{aggregate_id}": {message: &eventsv1.ListEntityEventsRequest{}, pages: paging.History},
@@ -76,6 +79,9 @@ func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 func (t route) check(path map[string]string, r *http.Request) *errs.Error {
+	if err := checkIfMatch(r); err != nil {
+		return err
+	}
 	f := &form{route: t, fields: t.message.ProtoReflect().Descriptor().Fields()}
 	for _, name := range slices.Sorted(mapKeys(path)) {
 		f.value(f.fields.ByName(protoreflect.Name(name)), name, path[name])

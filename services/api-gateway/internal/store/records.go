@@ -72,8 +72,9 @@ func (s *Store) Create(ctx context.Context, call records.Call, draft records.Rec
 
 // queueCreate queues a new record and its events.
 func queueCreate(b *pgx.Batch, call records.Call, draft records.Record, names records.Names) error {
-	b.Queue(insertRecord, call.OrgID, draft.Type, draft.ID, draft.Name, string(draft.Attributes), draft.WorkflowID, draft.StepID)
-	return queueChange(b, call, &records.Change{Operation: event.Create, Next: draft, Names: names})
+	c := &records.Change{Operation: event.Create, Next: draft, Names: names}
+	queueRecord(b, call.OrgID, c)
+	return queueChange(b, call, c)
 }
 
 // Change implements records.Writer: one round trip to lock, one to write.
@@ -115,10 +116,8 @@ func lock(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, id int6
 }
 
 func apply(ctx context.Context, c *pgxpool.Conn, call records.Call, change *records.Change) (r records.Record, err error) {
-	next := &change.Next
 	b := &pgx.Batch{}
-	b.Queue(updateRecord, call.OrgID, next.Type, next.ID, next.Name, string(next.Attributes), next.Version, next.WorkflowID, next.StepID,
-		next.UpdatedAt, next.ArchivedAt)
+	queueRecord(b, call.OrgID, change)
 	if err := queueChange(b, call, change); err != nil {
 		return r, err
 	}
@@ -132,12 +131,17 @@ func apply(ctx context.Context, c *pgxpool.Conn, call records.Call, change *reco
 
 // queueChange queues the pre_ and the post_ event of a change and its audit entry.
 func queueChange(b *pgx.Batch, call records.Call, c *records.Change) error {
-	refs, workflow, step := c.Context()
-	e := outbox.Event{OrgID: call.OrgID, AggregateType: c.Next.Type, AggregateID: c.Next.ID, RecordName: c.Next.Name,
-		WorkflowID: refs.WorkflowID, WorkflowName: workflow, StepID: refs.StepID, StepName: step, Changes: c.Changes}
-	pre, post := e, e
-	pre.Action, post.Action = event.Pre(c.Operation), event.Post(c.Operation)
+	pre, post := changeEvents(call.OrgID, c)
 	return queueEvents(b, call, pre, post)
+}
+
+func changeEvents(orgID int64, c *records.Change) (pre, post outbox.Event) {
+	refs, workflow, step := c.Context()
+	pre = outbox.Event{OrgID: orgID, AggregateType: c.Next.Type, AggregateID: c.Next.ID, RecordName: c.Next.Name,
+		WorkflowID: refs.WorkflowID, WorkflowName: workflow, StepID: refs.StepID, StepName: step, Changes: c.Changes}
+	post = pre
+	pre.Action, post.Action = event.Pre(c.Operation), event.Post(c.Operation)
+	return pre, post
 }
 
 func (s *Store) names(ctx context.Context, orgID int64, refs records.Refs) (names records.Names, err error) {
