@@ -83,7 +83,7 @@ func unmarked() map[string]string {
 
 // plainFields are the fields of requests that select nobody's data.
 func plainFields() []string {
-	return []string{"name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
+	return []string{"format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
 // idFields are the ids beside what ends in _id.
@@ -104,6 +104,11 @@ func uncontrolled() map[string]string {
 
 // tells are the arguments by which one organisation can learn that another has something, and why that is so.
 func tells() map[string]string { return nil }
+
+// otherRoutes are the routes beside those of methods, and where they are tested.
+func otherRoutes() map[string]string {
+	return map[string]string{"/api/events/stream": "services/sse-gateway/internal/sse, tenancy_test.go"}
+}
 
 // plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.
 func plant(s *side) {
@@ -148,6 +153,15 @@ func requests() map[string]func(*side) request {
 		"RecordService.ListRecords":   func(*side) request { return request{"type": "task"} },
 		"RecordService.UpdateRecord":  func(s *side) request { return with(fresh(s), request{"name": "y"}) },
 		"RecordService.ArchiveRecord": fresh,
+		"RecordService.RestoreRecord": func(s *side) request {
+			r := fresh(s)
+			s.must("RecordService.ArchiveRecord", maps.Clone(r))
+			return r
+		},
+		"RecordService.ExportRecords":                   func(*side) request { return request{"type": "task"} },
+		"RecordService.BatchRecords":                    func(*side) request { return batch("create", request{"name": "x"}) },
+		"RecordService.BatchRecords operations.update":  func(s *side) request { return batch("update", request{"id": fresh(s)["id"], "name": "y"}) },
+		"RecordService.BatchRecords operations.archive": func(s *side) request { return batch("archive", request{"id": fresh(s)["id"]}) },
 
 		"EventService.ListEvents":       func(*side) request { return request{"aggregate_type": []any{"task"}} },
 		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },
@@ -162,6 +176,10 @@ func requests() map[string]func(*side) request {
 		},
 		"IdentityService.ExchangeApiKey": func(s *side) request { return request{"secret": s.APIKey} },
 	}
+}
+
+func batch(operation string, r request) request {
+	return request{"type": "task", "operations": []any{request{operation: r}}}
 }
 
 func with(r, more request) request {

@@ -129,5 +129,8 @@ func plainValue(fd protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	if fd.Kind() == protoreflect.MessageKind {
 		return plainJSON(v.Message())
 	}
+	if fd.Kind() == protoreflect.BytesKind {
+		return string(v.Bytes())
+	}
 	return v.Interface()
 }

@@ -21,6 +21,8 @@ type argument struct {
 	field protoreflect.FieldDescriptor
 	// beside is the field of the same message that says of which type an id is; empty when there is none.
 	beside string
+	// listed tells of each name of the path whether a list stands there.
+	listed []bool
 }
 
 func (a argument) String() string { return strings.Join(a.path, ".") }
@@ -58,7 +60,7 @@ func kind(fd protoreflect.FieldDescriptor) string {
 }
 
 // arguments gives every field of a message and of those in it.
-func arguments(d protoreflect.MessageDescriptor, prefix []string) (out []argument) {
+func arguments(d protoreflect.MessageDescriptor, prefix []string, lists ...bool) (out []argument) {
 	fields := d.Fields()
 	beside := ""
 	for _, name := range []string{"type", "aggregate_type", "record_type"} {
@@ -68,10 +70,10 @@ func arguments(d protoreflect.MessageDescriptor, prefix []string) (out []argumen
 	}
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		path := append(slices.Clone(prefix), string(fd.Name()))
-		out = append(out, argument{path, fd, beside})
+		path, listed := append(slices.Clone(prefix), string(fd.Name())), append(slices.Clone(lists), fd.IsList())
+		out = append(out, argument{path, fd, beside, listed})
 		if fd.Kind() == protoreflect.MessageKind && !strings.HasPrefix(string(fd.Message().FullName()), "google.") && fd.Message().FullName() != jsonMessage && len(path) < 6 {
-			out = append(out, arguments(fd.Message(), path)...)
+			out = append(out, arguments(fd.Message(), path, listed...)...)
 		}
 	}
 	return out
@@ -88,7 +90,7 @@ type candidate struct {
 func (a argument) set(r request, c candidate) request {
 	out := maps.Clone(r)
 	at := out
-	for _, name := range a.path[:len(a.path)-1] {
+	for i, name := range a.path[:len(a.path)-1] {
 		var inner request
 		switch v := at[name].(type) {
 		case request:
@@ -101,7 +103,7 @@ func (a argument) set(r request, c candidate) request {
 		default:
 			inner = request{}
 			at[name] = []any{inner}
-			if !a.listed(name) {
+			if !a.listed[i] {
 				at[name] = inner
 			}
 		}
@@ -111,6 +113,9 @@ func (a argument) set(r request, c candidate) request {
 	at[last] = c.value
 	if a.field.IsList() {
 		at[last] = []any{c.value}
+	}
+	if c.of != "" && a.beside == "" && a.subject() && r["type"] != nil { // of all operations of a batch
+		out["type"] = c.of
 	}
 	if c.of != "" && a.beside != "" && a.subject() {
 		at[a.beside] = c.of
@@ -146,20 +151,6 @@ func (a argument) value(r request) any {
 		return list[0]
 	}
 	return at
-}
-
-// listed tells whether a message on the way to the argument stands in a list.
-func (a argument) listed(name string) bool {
-	for d := a.field.ContainingMessage(); d != nil; {
-		parent, _ := d.Parent().(protoreflect.FileDescriptor)
-		for i := range parent.Messages().Len() {
-			if fd := parent.Messages().Get(i).Fields().ByName(protoreflect.Name(name)); fd != nil && fd.Message() == d {
-				return fd.IsList()
-			}
-		}
-		return false
-	}
-	return false
 }
 
 // candidates gives what the rows of an organisation hold and those of the other do not: ids and texts.
@@ -292,7 +283,7 @@ func TestWalkNotices(t *testing.T) {
 				continue
 			}
 			w.found, w.ids, w.keys = nil, ids, keys
-			if v := a.value(w.base(m)); v != nil { // such as a type that all have
+			if v := a.value(w.around(m, a)); v != nil { // such as a type that all have
 				w.ids, w.keys = append(w.ids, candidate{v, "", "itself"}), append(w.keys, candidate{v, "", "itself"})
 			}
 			w.argument(m, a, kind(a.field))
@@ -323,6 +314,17 @@ func (w *world) digest() (n int64) {
 }
 
 func (w *walk) base(m *method) request { return baseOf(w.b, m) }
+
+// around gives the request to put an argument's values into: that of the message which it stands in, if known_test.go
+// has one, or the method's.
+func (w *walk) around(m *method, a argument) request {
+	for n := len(a.path) - 1; n > 0; n-- {
+		if make, ok := requests()[m.name+" "+strings.Join(a.path[:n], ".")]; ok {
+			return make(w.b)
+		}
+	}
+	return w.base(m)
+}
 
 func baseOf(s *side, m *method) request {
 	if make, ok := requests()[m.name]; ok {
@@ -368,7 +370,7 @@ func (w *walk) argument(m *method, a argument, kind string) {
 		none, plan := map[string]string{}, map[string][]string{}
 		var ran []string
 		ask := func(c candidate) (string, said) {
-			r := a.set(w.base(m), c)
+			r := a.set(w.around(m, a), c)
 			w.spy.take()
 			said := call(m, r)
 			ran = w.spy.take()
@@ -408,7 +410,7 @@ func (w *walk) argument(m *method, a argument, kind string) {
 			}
 			w.leaks(where, said, plain(c.value))
 		}
-		if base := w.base(m); a.given(base) {
+		if base := w.around(m, a); a.given(base) {
 			// Its own value is the one that succeeds, and others could archive what B acts by.
 			own := candidate{a.value(base), "", "itself"}
 			key := nothing(own)
@@ -519,7 +521,7 @@ func (w *walk) attributes(m *method, a argument) {
 		for _, c := range w.ids {
 			where := fmt.Sprintf("%s.%s over %s, %s of A", m.name, a, way, c.source)
 			inner := request{"workflow_id": c.value, "step_id": c.value, "assignee_id": c.value}
-			s := call(m, a.set(w.base(m), candidate{inner, "", ""}))
+			s := call(m, a.set(w.around(m, a), candidate{inner, "", ""}))
 			w.calls++
 			w.leaks(where, s, "")
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -221,7 +223,7 @@ func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (te
 	for {
 		out := dynamicpb.NewMessage(m.descriptor.Output())
 		if err := stream.RecvMsg(out); err != nil {
-			if status.Code(err).String() == "Unknown" && err.Error() == "EOF" {
+			if errors.Is(err, io.EOF) {
 				return texts, nil
 			}
 			return texts, err
