@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -106,6 +107,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Header.Del("Grpc-Timeout") // how long a call may take is not for a stranger to say
+	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
+		r.Header.Del("Authorization") // grpc-gateway leaves it out too, but writes to stderr what is no line of our log
+	}
 	control := http.NewResponseController(w)
 	now := time.Now()
 	_ = control.SetReadDeadline(now.Add(bodyTimeout)) // a recorder in a test has none
