@@ -22,12 +22,14 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
+	"github.com/sametick/sametick/services/api-gateway/internal/types"
 	"github.com/sametick/sametick/services/api-gateway/internal/wake"
 )
 
@@ -55,6 +57,7 @@ type gateway struct {
 	waker    *wake.Waker
 	store    *store.Store
 	records  *records.Service
+	types    *types.Service
 	identity *identity.Service
 	keys     *identity.KeyCache
 	// secret is what the gRPC side knows the REST side of this process by.
@@ -133,7 +136,12 @@ func (g *gateway) buildServices(context.Context) error {
 		return err
 	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
-	g.records = records.NewService(g.store, g.store, g.store, g.waker.Wake, g.keys.Clear)
+	registry, err := types.NewRegistry(g.store)
+	if err != nil {
+		return err
+	}
+	g.types = types.NewService(g.store, registry, g.waker.Wake)
+	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, g.keys.Clear)
 	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
 	}, g.waker.Wake)
@@ -151,6 +159,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 		Register: func(r grpc.ServiceRegistrar) {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
+			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
 		}})
 	g.add(g.grpc)

@@ -17,6 +17,7 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
@@ -45,6 +46,12 @@ func Requirements() map[string]string {
 		recordsv1.RecordService_RestoreRecord_FullMethodName: auth.RecordsWrite,
 		recordsv1.RecordService_BatchRecords_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_ExportRecords_FullMethodName: auth.RecordsRead,
+
+		typesv1.TypeService_CreateType_FullMethodName:  auth.OrgAdmin,
+		typesv1.TypeService_GetType_FullMethodName:     auth.RecordsRead,
+		typesv1.TypeService_ListTypes_FullMethodName:   auth.RecordsRead,
+		typesv1.TypeService_UpdateType_FullMethodName:  auth.OrgAdmin,
+		typesv1.TypeService_ArchiveType_FullMethodName: auth.OrgAdmin,
 
 		eventsv1.EventService_ListEvents_FullMethodName:       auth.EventsRead,
 		eventsv1.EventService_ListEntityEvents_FullMethodName: auth.EventsRead,

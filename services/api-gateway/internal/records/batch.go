@@ -64,7 +64,15 @@ type DecideBatch func(Located) ([]Outcome, error)
 // operation at fault: Invalid for what is wrong in itself, Aborted with reason BATCH_CONFLICT for what the
 // records' state forbids.
 func (s *Service) Batch(ctx context.Context, call Call, typ string, list []Operation) ([]Record, error) {
-	b, err := newBatch(call.OrgID, typ, list)
+	making := slices.ContainsFunc(list, func(o Operation) bool { return o.Create != nil })
+	f, err := s.typed(ctx, call.OrgID, typ, making)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBatch(call.OrgID, f, typ, list)
+	if err == nil {
+		err = s.accept(ctx, call.OrgID, f)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +93,7 @@ type batch struct {
 	creates int
 }
 
-func newBatch(orgID int64, typ string, list []Operation) (*batch, error) {
-	var f faults
-	f.typ(typ)
+func newBatch(orgID int64, f *faults, typ string, list []Operation) (*batch, error) {
 	if len(list) < 1 || len(list) > MaxBatch {
 		f.add("operations", "OUT_OF_RANGE", "1 to %d operations, not %d", MaxBatch, len(list))
 		return nil, f.result()
@@ -96,7 +102,7 @@ func newBatch(orgID int64, typ string, list []Operation) (*batch, error) {
 	seen := map[int64]int{}
 	for i := range list {
 		o := &list[i]
-		b.check(&f, i, typ)
+		b.check(f, i, typ)
 		if id := o.id(); id != 0 {
 			if first, twice := seen[id]; twice {
 				f.in = ""

@@ -44,6 +44,9 @@ func (u *Update) decide(c Current) (*Change, error) {
 		if f.attributes(next.Attributes); f.err != nil {
 			return nil, f.err
 		}
+		if err := misfits(u.schema, c.Attributes, next.Attributes); err != nil {
+			return nil, err
+		}
 		before, after := diffObjects(c.Attributes, next.Attributes)
 		diff.set("attributes", json.RawMessage(encode(before)), json.RawMessage(encode(after)), len(before)+len(after) == 0)
 	}

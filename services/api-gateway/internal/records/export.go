@@ -52,7 +52,11 @@ type ExportSummary struct {
 // event is committed before anything is read, the post_export event after the last byte was sent. When it
 // fails in between, an export_failed event and an audit entry with outcome failed say so.
 func (s *Service) Export(ctx context.Context, call Call, q Query, format string, send func([]byte) error) (ExportSummary, error) {
-	e, err := newExport(q, format, send)
+	f, err := s.typed(ctx, call.OrgID, q.Type, false)
+	if err != nil {
+		return ExportSummary{}, err
+	}
+	e, err := newExport(f, q, format, send)
 	if err != nil {
 		return ExportSummary{}, err
 	}
@@ -94,15 +98,13 @@ type export struct {
 	count  int64
 }
 
-func newExport(q Query, format string, send func([]byte) error) (*export, error) {
+func newExport(f *faults, q Query, format string, send func([]byte) error) (*export, error) {
 	e := &export{format: format, send: send, hash: sha256.New()}
 	e.csv = csv.NewWriter(&e.buf)
 	e.csv.UseCRLF = true
 	if e.format == "" {
 		e.format = NDJSON
 	}
-	var f faults
-	f.typ(q.Type)
 	if e.format != NDJSON && e.format != CSV {
 		f.add("format", "NOT_IN_ENUM", "one of: %s, %s", NDJSON, CSV)
 	}

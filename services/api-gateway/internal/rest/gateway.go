@@ -24,6 +24,7 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 )
 
@@ -63,6 +64,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
+		typesv1.RegisterTypeServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err

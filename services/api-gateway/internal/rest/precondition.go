@@ -9,12 +9,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sametick/sametick/pkg/errs"
-	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 )
 
-// entityTag shows a record's version as its ETag (RFC 9110, 8.8.3).
+// entityTag shows the version of one entity as its ETag (RFC 9110, 8.8.3).
 func entityTag(_ context.Context, w http.ResponseWriter, m proto.Message) error {
-	if r, ok := m.(*recordsv1.Record); ok {
+	if r, ok := m.(interface{ GetVersion() int64 }); ok { // a record or a type
 		w.Header().Set("ETag", `"`+strconv.FormatInt(r.GetVersion(), 10)+`"`)
 	}
 	return nil

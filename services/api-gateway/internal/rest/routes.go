@@ -18,6 +18,7 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
@@ -39,6 +40,12 @@ func routes() map[string]route {
 		"POST /api/records/{type}/{id}:restore": {message: &recordsv1.RestoreRecordRequest{}},
 		"POST /api/records/{type}:batch":        {message: &recordsv1.BatchRecordsRequest{}},
 		"POST /api/records/{type}:export":       {message: &recordsv1.ExportRecordsRequest{}},
+
+		"POST /api/types":          {message: &typesv1.CreateTypeRequest{}},
+		"GET /api/types":           {message: &typesv1.ListTypesRequest{}},
+		"GET /api/types/{name}":    {message: &typesv1.GetTypeRequest{}},
+		"PATCH /api/types/{name}":  {message: &typesv1.UpdateTypeRequest{}},
+		"DELETE /api/types/{name}": {message: &typesv1.ArchiveTypeRequest{}},
 
 		"GET /api/events": {message: &eventsv1.ListEventsRequest{}, pages: paging.Standard},
 		"GET /api/events/{aggregate_type}/{aggregate_id}": {message: &eventsv1.ListEntityEventsRequest{}, pages: paging.History},

@@ -18,7 +18,8 @@ const (
 	countEntity = `SELECT count(*)` + entityWhere
 	listEntity  = eventColumns + entityWhere + ` ORDER BY sequence LIMIT $4 OFFSET $5`
 
-	hasType   = `SELECT EXISTS (SELECT FROM sametick.events WHERE org_id = $1 AND aggregate_type = $2)`
+	hasType = `SELECT EXISTS (SELECT FROM sametick.events WHERE org_id = $1 AND aggregate_type = $2)
+		OR EXISTS (SELECT FROM sametick.types WHERE org_id = $1 AND name = $2)`
 	hasRecord = `SELECT EXISTS (SELECT FROM sametick.records WHERE org_id = $1 AND type = $2 AND id = $3)`
 )
 
