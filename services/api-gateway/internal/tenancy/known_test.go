@@ -77,20 +77,22 @@ func unmarked() map[string]string {
 		"aggregates.type": words, "api_keys.prefix": "of a secret", "api_keys.scopes": words, "audit_entries.action": words, "audit_entries.aggregate_type": words,
 		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
 		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
-		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words,
+		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
 	}
 }
 
 // plainFields are the fields of requests that select nobody's data.
 func plainFields() []string {
-	return []string{"format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
+	return []string{"description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
 // idFields are the ids beside what ends in _id.
 func idFields() []string { return nil }
 
 // keyFields are the texts that select data, beside what ends in _id.
-func keyFields() []string { return []string{"type", "aggregate_type", "external_id", "email"} }
+func keyFields() []string {
+	return []string{"type", "aggregate_type", "external_id", "email", "GetTypeRequest.name", "CreateTypeRequest.name", "UpdateTypeRequest.name", "ArchiveTypeRequest.name"}
+}
 
 // credentialFields hold secrets, which are not for others to have.
 func credentialFields() []string { return []string{"refresh_token", "secret"} }
@@ -98,6 +100,7 @@ func credentialFields() []string { return []string{"refresh_token", "secret"} }
 // uncontrolled are the key fields that no value of an organisation's own makes a difference to, and why.
 func uncontrolled() map[string]string {
 	return map[string]string{
+		"TypeService.CreateType.name": "an organisation's own types do not mind another's",
 		"IdentityService.Login.email": "signing in needs the password too",
 	}
 }
@@ -113,6 +116,7 @@ func otherRoutes() map[string]string {
 // plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.
 func plant(s *side) {
 	for _, mark := range []string{baitMark, secretMark} {
+		s.must("TypeService.CreateType", s.kind(s.text(mark)))
 		for _, typ := range event.Types() {
 			if typ == "user" || typ == "organization" || typ == "api_key" {
 				continue
@@ -135,6 +139,13 @@ func plant(s *side) {
 	require.NoError(s.w.t, err)
 }
 
+// kind is a type of records to be.
+func (s *side) kind(description string) request {
+	s.w.drawn++
+	return request{"name": fmt.Sprintf("kind_%d_of_%d", s.w.drawn, s.OrgID), "description": description,
+		"schema": request{"type": "object", "properties": request{"note": request{"type": "string", "description": description}}}}
+}
+
 func (s *side) login() request { return request{"email": s.Email, "password": gatewaytest.Password} }
 
 // requests gives for a method a request that succeeds in the organisation's own data. What a mutation uses
@@ -144,6 +155,7 @@ func requests() map[string]func(*side) request {
 	fresh := func(s *side) request {
 		return request{"type": "task", "id": s.id(s.must("RecordService.CreateRecord", request{"type": "task", "name": "x"}))}
 	}
+	kind := func(s *side) request { return request{"name": s.must("TypeService.CreateType", s.kind("x"))["name"]} }
 	session := func(s *side) request {
 		return request{"refresh_token": s.must("IdentityService.Login", s.login())["refresh_token"]}
 	}
@@ -162,6 +174,16 @@ func requests() map[string]func(*side) request {
 		"RecordService.BatchRecords":                    func(*side) request { return batch("create", request{"name": "x"}) },
 		"RecordService.BatchRecords operations.update":  func(s *side) request { return batch("update", request{"id": fresh(s)["id"], "name": "y"}) },
 		"RecordService.BatchRecords operations.archive": func(s *side) request { return batch("archive", request{"id": fresh(s)["id"]}) },
+
+		"TypeService.CreateType": func(s *side) request {
+			// Of an organisation of its own, since B would have it from then on.
+			return with(s.kind("x"), request{asKey: s.w.g.Found(s.w.t, "Other", s.text("x")+"@tenancy.example").APIKey})
+		},
+		"TypeService.GetType": func(s *side) request {
+			return request{"name": s.must("TypeService.ListTypes", request{})["data"].([]any)[0].(request)["name"]}
+		},
+		"TypeService.UpdateType":  func(s *side) request { return with(kind(s), request{"description": "y"}) },
+		"TypeService.ArchiveType": kind,
 
 		"EventService.ListEvents":       func(*side) request { return request{"aggregate_type": []any{"task"}} },
 		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -19,8 +20,8 @@ const (
 func fill(m protoreflect.Message, r request) error {
 	if mask := m.Descriptor().Fields().ByName("update_mask"); mask != nil && r["update_mask"] == nil {
 		paths := []any{}
-		for _, name := range []string{"name", "attributes", "workflow_id", "step_id", "email", "roles", "scopes"} {
-			if _, ok := r[name]; ok {
+		for _, name := range []string{"name", "attributes", "workflow_id", "step_id", "email", "roles", "scopes", "description", "schema"} {
+			if _, ok := r[name]; ok && !slices.Contains(keyFields(), string(m.Descriptor().Name())+"."+name) {
 				paths = append(paths, name)
 			}
 		}

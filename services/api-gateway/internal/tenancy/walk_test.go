@@ -40,6 +40,8 @@ const (
 func kind(fd protoreflect.FieldDescriptor) string {
 	name := string(fd.Name())
 	switch k := fd.Kind(); {
+	case slices.Contains(keyFields(), string(fd.Parent().Name())+"."+name):
+		return isKey
 	case slices.Contains(plainFields(), name), slices.Contains(credentialFields(), name), k == protoreflect.BoolKind, k == protoreflect.EnumKind:
 		return isPlain
 	case k == protoreflect.MessageKind && fd.Message().FullName() == jsonMessage:
@@ -473,7 +475,8 @@ func shape(s said, sent any) string {
 		}
 		lines = append(lines, strings.TrimSpace(line))
 	}
-	out := s.code + " " + strings.Join(lines, "\n")
+	// What was drawn for the request is another each time.
+	out := regexp.MustCompile(`"kind_\d+_of_\d+"`).ReplaceAllString(s.code+" "+strings.Join(lines, "\n"), `"…"`)
 	if _, ok := sent.(string); ok {
 		return strings.ReplaceAll(out, plain(sent), "…")
 	}
@@ -515,15 +518,86 @@ func masked(v any) any {
 	}
 }
 
-// attributes puts A's ids into the keys of attributes that refer to others.
+// reference is a property of a type's attributes that holds ids of records, or a list of them.
+type reference struct {
+	of, property, to string
+	list             bool
+}
+
+// references reads the schemas of all types that B has.
+func (w *walk) references() (out []reference) {
+	for _, typ := range w.b.must("TypeService.ListTypes", request{})["data"].([]any) {
+		schema, _ := typ.(request)["schema"].(request)
+		properties, _ := schema["properties"].(request)
+		for name, property := range properties {
+			p, _ := property.(request)
+			items, _ := p["items"].(request)
+			for _, holder := range []request{p, items} {
+				if to, ok := holder["x-reference"].(string); ok {
+					out = append(out, reference{typ.(request)["name"].(string), name, to, holder["type"] == items["type"] && items != nil})
+				}
+			}
+		}
+	}
+	require.NotEmpty(w.t, out)
+	return out
+}
+
+// attributes puts A's ids into the properties of attributes that refer to records, and A's types into schemas.
 func (w *walk) attributes(m *method, a argument) {
+	if a.field.Name() == "schema" {
+		w.schemas(m, a)
+		return
+	}
 	for way, call := range w.b.transports(m) {
-		for _, c := range w.ids {
-			where := fmt.Sprintf("%s.%s over %s, %s of A", m.name, a, way, c.source)
-			inner := request{"workflow_id": c.value, "step_id": c.value, "assignee_id": c.value}
-			s := call(m, a.set(w.around(m, a), candidate{inner, "", ""}))
+		for _, ref := range w.references() {
+			base := w.around(m, a)
+			changes := a.path[len(a.path)-1] == "attributes" && strings.Contains(strings.ToLower(m.name+a.String()), "update")
+			if changes && base["type"] != ref.of {
+				continue
+			}
+			ask := func(id any) (string, []string) {
+				v := id
+				if ref.list {
+					v = []any{id}
+				}
+				r := a.set(w.around(m, a), candidate{request{ref.property: v}, "", ""})
+				r["type"] = ref.of
+				w.spy.take()
+				said := call(m, r)
+				w.calls++
+				w.leaks(m.name+"."+a.String()+" over "+way, said, "")
+				return shape(said, id), w.spy.take()
+			}
+			none, plan := ask(int64(987654321))
+			where := fmt.Sprintf("%s.%s over %s, %s.%s", m.name, a, way, ref.of, ref.property)
+			for _, c := range w.ids {
+				if got, ran := ask(c.value); got != none || !slices.Equal(ran, plan) {
+					w.say("%s, %s of A: answers\n\t%s %q\nnot, as for what nobody has,\n\t%s %q", where, c.source, got, ran, none, plan)
+				}
+			}
+			if w.b.own[ref.to] != 0 {
+				if got, _ := ask(w.b.own[ref.to]); got == none {
+					w.say("%s: B's own %s makes no difference to %s", where, ref.to, none)
+				}
+			}
+		}
+	}
+}
+
+// schemas refers to A's types. A schema may name a type that there is not yet, so nothing makes a difference.
+func (w *walk) schemas(m *method, a argument) {
+	for way, call := range w.b.transports(m) {
+		ask := func(typ any) string {
+			v := request{"type": "object", "properties": request{"ref_id": request{"type": "integer", "x-reference": typ}}}
+			said := call(m, a.set(w.around(m, a), candidate{v, "", ""}))
 			w.calls++
-			w.leaks(where, s, "")
+			return shape(said, typ)
+		}
+		for _, c := range w.keys {
+			if got, none := ask(c.value), ask(nobodys(c).value); got != none {
+				w.say("%s.%s over %s, %s of A: answers\n\t%s\nnot, as for what nobody has,\n\t%s", m.name, a, way, c.source, got, none)
+			}
 		}
 	}
 }
