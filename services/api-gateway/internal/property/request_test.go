@@ -322,7 +322,9 @@ func (g *generator) breakMember(c *call) bool {
 		return false
 	}
 	c.json, c.text = members, encode(members)
-	c.broken = "field " + name
+	// null says of a field that it is not given.
+	given, ok := members[name]
+	c.broken, c.lenient = "field "+name, ok && given == nil && !slices.Contains(schema.Value.Required, name)
 	return true
 }
 
