@@ -95,8 +95,8 @@ func (g *generator) object(s *openapi3.Schema, depth int) any {
 	}
 	free := s.AdditionalProperties.Has != nil && *s.AdditionalProperties.Has || s.AdditionalProperties.Schema != nil
 	if free && depth < maxDepth && len(s.Properties) == 0 {
-		for range g.IntN(3) {
-			out[pick(g, []string{"note", "β", "a b", "k0"})] = g.value("", s.AdditionalProperties.Schema, depth+1)
+		for range g.IntN(3) { // names that no type has
+			out[pick(g, []string{"own field", "β", "a b", "k0"})] = g.value("", s.AdditionalProperties.Schema, depth+1)
 		}
 	}
 	return out
