@@ -23,6 +23,7 @@ import (
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
@@ -31,6 +32,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 	"github.com/sametick/sametick/services/api-gateway/internal/types"
 	"github.com/sametick/sametick/services/api-gateway/internal/wake"
+	"github.com/sametick/sametick/services/api-gateway/internal/workflow"
 )
 
 const (
@@ -159,6 +161,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 		Register: func(r grpc.ServiceRegistrar) {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
+			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.waker.Wake)))
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
 		}})

@@ -18,6 +18,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
@@ -46,6 +47,18 @@ func Requirements() map[string]string {
 		recordsv1.RecordService_RestoreRecord_FullMethodName: auth.RecordsWrite,
 		recordsv1.RecordService_BatchRecords_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_ExportRecords_FullMethodName: auth.RecordsRead,
+
+		workflowv1.WorkflowService_StartWorkflow_FullMethodName:     auth.RecordsWrite,
+		workflowv1.WorkflowService_GetWorkflow_FullMethodName:       auth.RecordsRead,
+		workflowv1.WorkflowService_CancelWorkflow_FullMethodName:    auth.RecordsWrite,
+		workflowv1.WorkflowService_PassStep_FullMethodName:          auth.RecordsWrite,
+		workflowv1.WorkflowService_FailStep_FullMethodName:          auth.RecordsWrite,
+		workflowv1.WorkflowService_ApproveStep_FullMethodName:       auth.RecordsWrite,
+		workflowv1.WorkflowService_CreateDefinition_FullMethodName:  auth.RecordsWrite,
+		workflowv1.WorkflowService_ListDefinitions_FullMethodName:   auth.RecordsRead,
+		workflowv1.WorkflowService_GetDefinition_FullMethodName:     auth.RecordsRead,
+		workflowv1.WorkflowService_UpdateDefinition_FullMethodName:  auth.RecordsWrite,
+		workflowv1.WorkflowService_ArchiveDefinition_FullMethodName: auth.RecordsWrite,
 
 		typesv1.TypeService_CreateType_FullMethodName:  auth.OrgAdmin,
 		typesv1.TypeService_GetType_FullMethodName:     auth.RecordsRead,

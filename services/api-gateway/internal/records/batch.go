@@ -31,6 +31,8 @@ type Target struct {
 type Located struct {
 	// Records are the locked ones that exist, with their own names.
 	Records map[int64]Record
+	// Governed are those that a workflow's definition moves.
+	Governed map[int64]bool
 	// NewIDs are as many as the batch creates.
 	NewIDs []int64
 	Now    time.Time
@@ -224,6 +226,6 @@ func (b *batch) one(o *Operation, l *Located) (Outcome, error) {
 	} else {
 		decide = archive(o.Archive.Version)
 	}
-	change, err := decide(Current{Record: current, Names: l.names(refs), Now: l.Now})
+	change, err := decide(Current{Record: current, Names: l.names(refs), Governed: l.Governed[current.ID], Now: l.Now})
 	return Outcome{Change: change, Record: current}, err
 }

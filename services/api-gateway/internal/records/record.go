@@ -79,6 +79,8 @@ type Current struct {
 	Record
 	// Names are those of the references asked for, or else of the record's own.
 	Names Names
+	// Governed: a definition says how this workflow or step moves (package workflow).
+	Governed bool
 	// Now is the database's time, in whole milliseconds.
 	Now time.Time
 }

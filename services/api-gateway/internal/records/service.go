@@ -60,16 +60,22 @@ type Update struct {
 
 // Create validates and stores a new record.
 func (s *Service) Create(ctx context.Context, call Call, d Draft) (Record, error) {
-	f, err := s.typed(ctx, call.OrgID, d.Type, true)
+	draft, err := s.Draft(ctx, call.OrgID, d)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := s.writer.Create(ctx, call, draft)
+	return s.done(r, err)
+}
+
+// Draft checks what shall become a record, and gives it as it would be stored, without an id.
+func (s *Service) Draft(ctx context.Context, orgID int64, d Draft) (Record, error) {
+	f, err := s.typed(ctx, orgID, d.Type, true)
 	if err != nil {
 		return Record{}, err
 	}
 	f.draft(&d)
-	if err := s.accept(ctx, call.OrgID, f); err != nil {
-		return Record{}, err
-	}
-	r, err := s.writer.Create(ctx, call, d.record(call.OrgID))
-	return s.done(r, err)
+	return d.record(orgID), s.accept(ctx, orgID, f)
 }
 
 // typed begins the check of a request about a type; making: it makes a record. Its error is not the caller's.

@@ -19,6 +19,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
@@ -40,6 +41,18 @@ func routes() map[string]route {
 		"POST /api/records/{type}/{id}:restore": {message: &recordsv1.RestoreRecordRequest{}},
 		"POST /api/records/{type}:batch":        {message: &recordsv1.BatchRecordsRequest{}},
 		"POST /api/records/{type}:export":       {message: &recordsv1.ExportRecordsRequest{}},
+
+		"POST /api/workflows":                                       {message: &workflowv1.StartWorkflowRequest{}},
+		"GET /api/workflows/{id}":                                   {message: &workflowv1.GetWorkflowRequest{}},
+		"POST /api/workflows/{id}:cancel":                           {message: &workflowv1.CancelWorkflowRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:pass":    {message: &workflowv1.MoveStepRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:fail":    {message: &workflowv1.MoveStepRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:approve": {message: &workflowv1.MoveStepRequest{}},
+		"POST /api/workflows/definitions":                           {message: &workflowv1.CreateDefinitionRequest{}},
+		"GET /api/workflows/definitions":                            {message: &workflowv1.ListDefinitionsRequest{}, pages: paging.Standard},
+		"GET /api/workflows/definitions/{id}":                       {message: &workflowv1.GetDefinitionRequest{}},
+		"PATCH /api/workflows/definitions/{id}":                     {message: &workflowv1.UpdateDefinitionRequest{}},
+		"DELETE /api/workflows/definitions/{id}":                    {message: &workflowv1.ArchiveDefinitionRequest{}},
 
 		"POST /api/types":          {message: &typesv1.CreateTypeRequest{}},
 		"GET /api/types":           {message: &typesv1.ListTypesRequest{}},

@@ -18,7 +18,7 @@ import (
 
 const (
 	// By id, so that two batches of the same records wait for each other and never in a ring.
-	lockRecords = `SELECT ` + columns + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = ANY($3) ORDER BY id FOR UPDATE`
+	lockRecords = `SELECT ` + columns + `, ` + governed + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = ANY($3) ORDER BY id FOR UPDATE`
 
 	findAllNames = `SELECT type, id, name FROM sametick.records WHERE org_id = $1
 		AND (type = 'workflow' AND id = ANY($2) OR type = 'step' AND id = ANY($3))`
@@ -29,7 +29,7 @@ const (
 
 // Batch implements records.Writer in three round trips: lock, names, write.
 func (s *Store) Batch(ctx context.Context, call records.Call, typ string, ids []int64, creates int, refs []records.Refs, decide records.DecideBatch) ([]records.Record, error) {
-	l := records.Located{NewIDs: make([]int64, creates), Records: map[int64]records.Record{}, WorkflowNames: map[int64]string{}, StepNames: map[int64]string{}}
+	l := records.Located{NewIDs: make([]int64, creates), Records: map[int64]records.Record{}, Governed: map[int64]bool{}, WorkflowNames: map[int64]string{}, StepNames: map[int64]string{}}
 	for i := range l.NewIDs {
 		var err error
 		if l.NewIDs[i], err = s.ids.next(ctx); err != nil {
@@ -60,7 +60,12 @@ func locate(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, ids [
 		if err != nil {
 			return err
 		}
-		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (records.Record, error) { return readRecord(row, orgID) })
+		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (records.Record, error) {
+			var moved bool
+			r, err := readRecord(row, orgID, &moved)
+			l.Governed[r.ID] = moved
+			return r, err
+		})
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,10 @@ import (
 const (
 	columns = `r.type, r.id, r.name, r.attributes::text, r.version, r.workflow_id, r.step_id, r.created_at, r.updated_at, r.archived_at`
 
+	// Whether a workflow's definition moves the record.
+	governed = `CASE r.type WHEN 'workflow' THEN EXISTS (SELECT FROM sametick.workflow_runs g WHERE g.org_id = r.org_id AND g.workflow_id = r.id)
+		WHEN 'step' THEN EXISTS (SELECT FROM sametick.workflow_steps g WHERE g.org_id = r.org_id AND g.step_id = r.id) ELSE false END`
+
 	insertRecord = `INSERT INTO sametick.records AS r (org_id, type, id, name, attributes, workflow_id, step_id)
 		VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING ` + columns
 
@@ -27,7 +31,7 @@ const (
 	getRecord = `SELECT ` + columns + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = $3`
 
 	// The names are those of the references that are asked for ($4, $5), else of the record's own.
-	lockRecord = `SELECT ` + columns + `, w.name, s.name, date_trunc('milliseconds', clock_timestamp())
+	lockRecord = `SELECT ` + columns + `, w.name, s.name, ` + governed + `, date_trunc('milliseconds', clock_timestamp())
 		FROM sametick.records r
 		LEFT JOIN sametick.records w ON w.org_id = $1 AND w.type = 'workflow' AND w.id = coalesce($4, r.workflow_id)
 		LEFT JOIN sametick.records s ON s.org_id = $1 AND s.type = 'step' AND s.id = coalesce($5, r.step_id)
@@ -106,7 +110,7 @@ func lock(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, id int6
 	b := transaction(orgID, "BEGIN")
 	b.Queue(lockRecord, orgID, typ, id, refs.WorkflowID, refs.StepID)
 	err = send(ctx, c, b, 2, func(results pgx.BatchResults) (err error) {
-		current.Record, err = readRecord(results.QueryRow(), orgID, &current.Names.Workflow, &current.Names.Step, &current.Now)
+		current.Record, err = readRecord(results.QueryRow(), orgID, &current.Names.Workflow, &current.Names.Step, &current.Governed, &current.Now)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
