@@ -78,12 +78,13 @@ func unmarked() map[string]string {
 		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
 		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
 		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
+		"workflow_runs.status": words, "workflow_steps.status": words, "workflow_steps.on_failure": words, "workflow_steps.key": "has its own alphabet", "workflow_steps.needs": "keys",
 	}
 }
 
 // plainFields are the fields of requests that select nobody's data.
 func plainFields() []string {
-	return []string{"description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
+	return []string{"note", "key", "needs", "on_failure", "description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
 // idFields are the ids beside what ends in _id.
@@ -94,6 +95,11 @@ func keyFields() []string {
 	return []string{"type", "aggregate_type", "external_id", "email", "GetTypeRequest.name", "CreateTypeRequest.name", "UpdateTypeRequest.name", "ArchiveTypeRequest.name"}
 }
 
+// attributesOf are the types of records that methods without a field for it make.
+func attributesOf() map[string]string {
+	return map[string]string{"WorkflowService.StartWorkflow": "workflow"}
+}
+
 // credentialFields hold secrets, which are not for others to have.
 func credentialFields() []string { return []string{"refresh_token", "secret"} }
 
@@ -102,6 +108,16 @@ func uncontrolled() map[string]string {
 	return map[string]string{
 		"TypeService.CreateType.name": "an organisation's own types do not mind another's",
 		"IdentityService.Login.email": "signing in needs the password too",
+	}
+}
+
+// paired are the arguments whose value belongs to another's of the same request: A's alone is nobody's, even to
+// A, so the control is their whole request.
+func paired() map[string]string {
+	reason := "a step is one of its workflow"
+	return map[string]string{
+		"WorkflowService.PassStep.workflow_id": reason, "WorkflowService.PassStep.step_id": reason, "WorkflowService.FailStep.workflow_id": reason,
+		"WorkflowService.FailStep.step_id": reason, "WorkflowService.ApproveStep.workflow_id": reason, "WorkflowService.ApproveStep.step_id": reason,
 	}
 }
 
@@ -124,6 +140,8 @@ func plant(s *side) {
 			s.own[typ] = s.id(s.must("RecordService.CreateRecord", request{"type": typ, "name": s.text(mark),
 				"attributes": request{"external_id": s.text(baitMark), "note": s.text(secretMark)}}))
 		}
+		s.own["definition"] = s.id(s.must("WorkflowService.CreateDefinition", s.definition(s.text(mark))))
+		s.own["run"] = s.id(s.must("WorkflowService.StartWorkflow", request{"definition_id": s.own["definition"], "name": s.text(mark)}))
 		s.must("IdentityService.CreateApiKey", request{"name": s.text(mark), "scopes": []any{"records:read"}})
 		s.must("RecordService.UpdateRecord", request{"type": "task", "id": s.own["task"], "name": s.text(mark),
 			"workflow_id": s.own["workflow"], "step_id": s.own["step"]})
@@ -137,6 +155,16 @@ func plant(s *side) {
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
 	require.NoError(s.w.t, err)
+}
+
+func (s *side) definition(name string) request {
+	return request{"name": name, "steps": []any{request{"key": "first", "name": name, "approval": true}}}
+}
+
+// step gives the first step of a fresh workflow.
+func (s *side) step() request {
+	run := s.must("WorkflowService.StartWorkflow", request{"definition_id": s.own["definition"], "name": "x"})
+	return request{"workflow_id": run["id"], "step_id": run["steps"].([]any)[0].(request)["id"]}
 }
 
 // kind is a type of records to be.
@@ -184,6 +212,25 @@ func requests() map[string]func(*side) request {
 		},
 		"TypeService.UpdateType":  func(s *side) request { return with(kind(s), request{"description": "y"}) },
 		"TypeService.ArchiveType": kind,
+
+		"WorkflowService.StartWorkflow":  func(s *side) request { return request{"definition_id": s.own["definition"], "name": "x"} },
+		"WorkflowService.GetWorkflow":    func(s *side) request { return request{"id": s.own["run"]} },
+		"WorkflowService.CancelWorkflow": func(s *side) request { return request{"id": s.step()["workflow_id"]} },
+		"WorkflowService.PassStep":       (*side).step,
+		"WorkflowService.FailStep":       (*side).step,
+		"WorkflowService.ApproveStep": func(s *side) request {
+			r := s.step()
+			s.must("WorkflowService.PassStep", maps.Clone(r))
+			return r
+		},
+		"WorkflowService.CreateDefinition": func(s *side) request { return s.definition("x") },
+		"WorkflowService.GetDefinition":    func(s *side) request { return request{"id": s.own["definition"]} },
+		"WorkflowService.UpdateDefinition": func(s *side) request {
+			return request{"id": s.id(s.must("WorkflowService.CreateDefinition", s.definition("x"))), "name": "y"}
+		},
+		"WorkflowService.ArchiveDefinition": func(s *side) request {
+			return request{"id": s.id(s.must("WorkflowService.CreateDefinition", s.definition("x")))}
+		},
 
 		"EventService.ListEvents":       func(*side) request { return request{"aggregate_type": []any{"task"}} },
 		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },
