@@ -85,7 +85,7 @@ verify-proto: tools-generate
 	@$(BIN)/buf lint
 	@t=$$(mktemp -d); trap 'rm -rf "$$t"' EXIT; \
 	$(BIN)/buf generate -o "$$t"; \
-	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
+	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go && diff "$$t"/services/api-gateway/internal/openapi/openapi.json services/api-gateway/internal/openapi/openapi.json || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
 
 verify-tidy:
 	@for m in $(MODULES) ./tools ./tools/buf ./tools/lint; do \

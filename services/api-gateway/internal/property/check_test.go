@@ -58,7 +58,25 @@ func check(c *call, a answer) (wrong []string) {
 
 // allowed tells whether a refusal says nothing against the request's form: a wrong password has one too.
 func allowed(c *call, a answer) bool {
-	return slices.Contains(may, a.status) || c.op.public && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
+	return slices.Contains(may, a.status) || a.status == http.StatusBadRequest && rule(a) || c.op.public && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
+}
+
+// rule tells whether a refusal names fields that break rules, not a form: the document says types and need not say
+// every rule.
+func rule(a answer) bool {
+	var p struct {
+		Reason string
+		Errors []struct{ Field, Reason string }
+	}
+	if json.Unmarshal(a.body, &p) != nil || strings.HasPrefix(p.Reason, "MALFORMED") || p.Reason == "INVALID_REQUEST" && len(p.Errors) == 0 {
+		return false
+	}
+	for _, e := range p.Errors {
+		if slices.Contains([]string{"UNKNOWN_FIELD", "UNKNOWN_PARAMETER", "INVALID_VALUE", "REPEATED"}, e.Reason) && !strings.HasPrefix(e.Field, "attributes.") {
+			return false
+		}
+	}
+	return true
 }
 
 // problem holds an error to RFC 9457 and to what clients branch on.
@@ -95,7 +113,7 @@ func schema(a answer, r *openapi3.Response, say func(string, ...any)) {
 		say("content type %q is not in the document", a.header.Get("Content-Type"))
 		return
 	}
-	if media.Schema == nil || !strings.HasSuffix(kind, "json") {
+	if media.Schema == nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 		return
 	}
 	var v any

@@ -34,6 +34,11 @@ func (g *generator) value(name string, ref *openapi3.SchemaRef, depth int) any {
 		return g.anything(depth)
 	}
 	s := ref.Value
+	if list := examples()[name]; list != nil && g.likely(exampleLikely) {
+		if v := pick(g, list); s.VisitJSON(plain(v)) == nil {
+			return v
+		}
+	}
 	switch {
 	case len(s.Enum) > 0:
 		return pick(g, s.Enum)

@@ -83,13 +83,19 @@ func (g *generator) valid(o *operation) (*call, bool) {
 		switch {
 		case p.In == openapi3.ParameterInPath:
 			v := g.value(p.Name, p.Schema, 0)
-			if known != nil && known[last(p.Name)] != nil {
+			if inner, ok := known[strings.TrimSuffix(p.Name, "_id")+"s"].([]any); ok && len(inner) > 0 {
+				first, _ := pick(g, inner).(object)
+				v = first["id"]
+			} else if known != nil && known[last(p.Name)] != nil {
 				v = known[last(p.Name)]
 			}
 			if v == unknown || v == "" {
 				return nil, false
 			}
 			c.path[p.Name] = flat(v)
+			if strings.ContainsAny(c.path[p.Name], "/\x00") {
+				return nil, false // another path
+			}
 		case !p.Required && g.likely(65):
 		default:
 			v := g.value(p.Name, p.Schema, 0)

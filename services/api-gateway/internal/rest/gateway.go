@@ -27,6 +27,7 @@ import (
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
 )
 
 const (
@@ -71,6 +72,10 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 			return nil, err
 		}
 	}
+	var err error
+	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
+		return nil, err
+	}
 	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
 	return gw, nil
@@ -80,6 +85,7 @@ type gateway struct {
 	options  Options
 	problems *problems
 	exports  *exports
+	docs     http.Handler
 	mux      http.Handler
 }
 
@@ -105,14 +111,23 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.options.Stream.ServeHTTP(w, r)
 		return
 	}
+	if openapi.Serves(r.URL.Path) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			g.problems.method(w, r, http.MethodGet, http.MethodHead)
+			return
+		}
+		g.docs.ServeHTTP(w, r)
+		return
+	}
+	// gRPC takes no such metadata; grpc-gateway leaves it out and writes to stderr what is no line of our log.
+	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
+		r.Header.Del("Authorization")
+	}
 	if typ, ok := exportOf(r.URL.Path); ok {
 		g.exports.serve(w, r, typ)
 		return
 	}
 	r.Header.Del("Grpc-Timeout") // how long a call may take is not for a stranger to say
-	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
-		r.Header.Del("Authorization") // grpc-gateway leaves it out too, but writes to stderr what is no line of our log
-	}
 	control := http.NewResponseController(w)
 	now := time.Now()
 	_ = control.SetReadDeadline(now.Add(bodyTimeout)) // a recorder in a test has none

@@ -126,7 +126,11 @@ func tells() map[string]string { return nil }
 
 // otherRoutes are the routes beside those of methods, and where they are tested.
 func otherRoutes() map[string]string {
-	return map[string]string{"/api/events/stream": "services/sse-gateway/internal/sse, tenancy_test.go"}
+	return map[string]string{
+		"/api/events/stream": "services/sse-gateway/internal/sse, tenancy_test.go",
+		"/api/openapi.json":  "the same for everybody, without a token",
+		"/api/docs":          "the same for everybody, without a token",
+	}
 }
 
 // plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.

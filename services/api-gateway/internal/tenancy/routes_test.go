@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRoutes reads every path that package rest writes out: each is a route of a method, which TestWalk
+// TestRoutes reads every path that packages rest and openapi write out: each is a route of a method, which TestWalk
 // walks, or otherRoutes says where it is tested.
 func TestRoutes(t *testing.T) {
 	var known []string
@@ -24,6 +24,9 @@ func TestRoutes(t *testing.T) {
 	}
 	files, err := filepath.Glob("../rest/*.go")
 	require.NoError(t, err)
+	more, err := filepath.Glob("../openapi/*.go")
+	require.NoError(t, err)
+	files = append(files, more...)
 	found := map[string]bool{}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
