@@ -1,0 +1,261 @@
+package tenancy_test
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/api-gateway/internal/gatewaytest"
+)
+
+// This file is all that the tests are told. Each of them fails on what is new and not said here.
+
+// secretMark is in texts of A's data that no test ever sends as B: where it shows, something leaks. Texts
+// with baitMark are what B sends.
+const (
+	secretMark = "zq-secret"
+	baitMark   = "zq-bait"
+)
+
+// notTenants are the tables that have no org_id, and why none of a customer's data is in them.
+func notTenants() map[string]string {
+	return map[string]string{
+		"consumer_cursors": "positions of the suite's own consumers",
+		"event_times":      "times of blocks of ids, of all organisations together",
+		"consumer_leases":  "replicas of the suite",
+		"consumer_members": "replicas of the suite",
+		"positions":        "numbers of events, for the relay alone",
+		"relay_batches":    "the relay's ledger, for it alone",
+		"schema_api":       "goose's version",
+		"schema_core":      "goose's version",
+	}
+}
+
+// seesAll are the roles, and their tables, that work for all organisations at once.
+func seesAll() []string { return []string{"sametick_relay events"} }
+
+// secretColumns are what a caller proves who they are by: B does not have A's, so no test sends them.
+func secretColumns() map[string]string {
+	return map[string]string{
+		"credentials.email":         "what a user signs in with, before their organisation is known",
+		"credentials.password_hash": "a secret's hash",
+		"api_keys.hash":             "a secret's hash",
+		"refresh_tokens.hash":       "a secret's hash",
+	}
+}
+
+// operators are the functions that keep the tables themselves and no customer's rows.
+func operators() map[string]string {
+	return map[string]string{
+		"ensure_partitions": "makes partitions",
+		"drop_partitions":   "drops what retention has ended",
+		"count_next_block":  "counts events of all organisations, each under its own",
+	}
+}
+
+// craftedArguments are arguments, by function and name, that a column's value alone would not make.
+func craftedArguments(a int64) map[string][]string {
+	return map[string][]string{
+		"record_events events": {
+			fmt.Sprintf(`[{"org_id":%d,"aggregate_type":"task","aggregate_id":1,"action":"stolen"}]`, a),
+			fmt.Sprintf(`[{"org_id":"%d","aggregate_type":"task","aggregate_id":1,"action":"stolen"}]`, a),
+		},
+	}
+}
+
+// tellsByName are functions that may tell by design whether what they are asked for exists.
+func tellsByName() map[string]string {
+	return map[string]string{"record_events": "its answer is where B's own events are; that they are not A's the digest of rows tells"}
+}
+
+// unmarked are the text columns of A's rows that hold no free text of a customer's.
+func unmarked() map[string]string {
+	words := "words of this program"
+	return map[string]string{
+		"aggregates.type": words, "api_keys.prefix": "of a secret", "api_keys.scopes": words, "audit_entries.action": words, "audit_entries.aggregate_type": words,
+		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
+		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
+		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
+		"workflow_runs.status": words, "workflow_steps.status": words, "workflow_steps.on_failure": words, "workflow_steps.key": "has its own alphabet", "workflow_steps.needs": "keys",
+	}
+}
+
+// plainFields are the fields of requests that select nobody's data.
+func plainFields() []string {
+	return []string{"note", "key", "needs", "on_failure", "description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
+}
+
+// idFields are the ids beside what ends in _id.
+func idFields() []string { return nil }
+
+// keyFields are the texts that select data, beside what ends in _id.
+func keyFields() []string {
+	return []string{"type", "aggregate_type", "external_id", "email", "GetTypeRequest.name", "CreateTypeRequest.name", "UpdateTypeRequest.name", "ArchiveTypeRequest.name"}
+}
+
+// attributesOf are the types of records that methods without a field for it make.
+func attributesOf() map[string]string {
+	return map[string]string{"WorkflowService.StartWorkflow": "workflow"}
+}
+
+// credentialFields hold secrets, which are not for others to have.
+func credentialFields() []string { return []string{"refresh_token", "secret"} }
+
+// uncontrolled are the key fields that no value of an organisation's own makes a difference to, and why.
+func uncontrolled() map[string]string {
+	return map[string]string{
+		"TypeService.CreateType.name": "an organisation's own types do not mind another's",
+		"IdentityService.Login.email": "signing in needs the password too",
+	}
+}
+
+// paired are the arguments whose value belongs to another's of the same request: A's alone is nobody's, even to
+// A, so the control is their whole request.
+func paired() map[string]string {
+	reason := "a step is one of its workflow"
+	return map[string]string{
+		"WorkflowService.PassStep.workflow_id": reason, "WorkflowService.PassStep.step_id": reason, "WorkflowService.FailStep.workflow_id": reason,
+		"WorkflowService.FailStep.step_id": reason, "WorkflowService.ApproveStep.workflow_id": reason, "WorkflowService.ApproveStep.step_id": reason,
+	}
+}
+
+// tells are the arguments by which one organisation can learn that another has something, and why that is so.
+func tells() map[string]string { return nil }
+
+// otherRoutes are the routes beside those of methods, and where they are tested.
+func otherRoutes() map[string]string {
+	return map[string]string{
+		"/api/events/stream": "services/sse-gateway/internal/sse, tenancy_test.go",
+		"/api/openapi.json":  "the same for everybody, without a token",
+		"/api/docs":          "the same for everybody, without a token",
+	}
+}
+
+// plant makes one of everything for an organisation: with names that are sent as B, and with secret ones.
+func plant(s *side) {
+	for _, mark := range []string{baitMark, secretMark} {
+		s.must("TypeService.CreateType", s.kind(s.text(mark)))
+		for _, typ := range event.Types() {
+			if typ == "user" || typ == "organization" || typ == "api_key" {
+				continue
+			}
+			s.own[typ] = s.id(s.must("RecordService.CreateRecord", request{"type": typ, "name": s.text(mark),
+				"attributes": request{"external_id": s.text(baitMark), "note": s.text(secretMark)}}))
+		}
+		s.own["definition"] = s.id(s.must("WorkflowService.CreateDefinition", s.definition(s.text(mark))))
+		s.own["run"] = s.id(s.must("WorkflowService.StartWorkflow", request{"definition_id": s.own["definition"], "name": s.text(mark)}))
+		s.must("IdentityService.CreateApiKey", request{"name": s.text(mark), "scopes": []any{"records:read"}})
+		s.must("RecordService.UpdateRecord", request{"type": "task", "id": s.own["task"], "name": s.text(mark),
+			"workflow_id": s.own["workflow"], "step_id": s.own["step"]})
+	}
+	s.must("IdentityService.Login", s.login())
+	// A producer's own type, which no other organisation may learn of.
+	_, err := s.w.g.Admin.Exec(s.w.t.Context(), `SELECT sametick.record_event($1, 'only_of_' || $1::bigint, 1, 'done')`, s.OrgID)
+	require.NoError(s.w.t, err)
+	// Counts are made of 50,000 events at a time.
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_counts VALUES ($1, -1, 'task', 'task.counted', 1)`, s.OrgID)
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
+	require.NoError(s.w.t, err)
+}
+
+func (s *side) definition(name string) request {
+	return request{"name": name, "steps": []any{request{"key": "first", "name": name, "approval": true}}}
+}
+
+// step gives the first step of a fresh workflow.
+func (s *side) step() request {
+	run := s.must("WorkflowService.StartWorkflow", request{"definition_id": s.own["definition"], "name": "x"})
+	return request{"workflow_id": run["id"], "step_id": run["steps"].([]any)[0].(request)["id"]}
+}
+
+// kind is a type of records to be.
+func (s *side) kind(description string) request {
+	s.w.drawn++
+	return request{"name": fmt.Sprintf("kind_%d_of_%d", s.w.drawn, s.OrgID), "description": description,
+		"schema": request{"type": "object", "properties": request{"note": request{"type": "string", "description": description}}}}
+}
+
+func (s *side) login() request { return request{"email": s.Email, "password": gatewaytest.Password} }
+
+// requests gives for a method a request that succeeds in the organisation's own data. What a mutation uses
+// up it makes first; what only reads makes nothing. A method that is not here is called without arguments.
+func requests() map[string]func(*side) request {
+	task := func(s *side) request { return request{"type": "task", "id": s.own["task"]} }
+	fresh := func(s *side) request {
+		return request{"type": "task", "id": s.id(s.must("RecordService.CreateRecord", request{"type": "task", "name": "x"}))}
+	}
+	kind := func(s *side) request { return request{"name": s.must("TypeService.CreateType", s.kind("x"))["name"]} }
+	session := func(s *side) request {
+		return request{"refresh_token": s.must("IdentityService.Login", s.login())["refresh_token"]}
+	}
+	return map[string]func(*side) request{
+		"RecordService.CreateRecord":  func(*side) request { return request{"type": "task", "name": "x"} },
+		"RecordService.GetRecord":     task,
+		"RecordService.ListRecords":   func(*side) request { return request{"type": "task"} },
+		"RecordService.UpdateRecord":  func(s *side) request { return with(fresh(s), request{"name": "y"}) },
+		"RecordService.ArchiveRecord": fresh,
+		"RecordService.RestoreRecord": func(s *side) request {
+			r := fresh(s)
+			s.must("RecordService.ArchiveRecord", maps.Clone(r))
+			return r
+		},
+		"RecordService.ExportRecords":                   func(*side) request { return request{"type": "task"} },
+		"RecordService.BatchRecords":                    func(*side) request { return batch("create", request{"name": "x"}) },
+		"RecordService.BatchRecords operations.update":  func(s *side) request { return batch("update", request{"id": fresh(s)["id"], "name": "y"}) },
+		"RecordService.BatchRecords operations.archive": func(s *side) request { return batch("archive", request{"id": fresh(s)["id"]}) },
+
+		"TypeService.CreateType": func(s *side) request {
+			// Of an organisation of its own, since B would have it from then on.
+			return with(s.kind("x"), request{asKey: s.w.g.Found(s.w.t, "Other", s.text("x")+"@tenancy.example").APIKey})
+		},
+		"TypeService.GetType": func(s *side) request {
+			return request{"name": s.must("TypeService.ListTypes", request{})["data"].([]any)[0].(request)["name"]}
+		},
+		"TypeService.UpdateType":  func(s *side) request { return with(kind(s), request{"description": "y"}) },
+		"TypeService.ArchiveType": kind,
+
+		"WorkflowService.StartWorkflow":  func(s *side) request { return request{"definition_id": s.own["definition"], "name": "x"} },
+		"WorkflowService.GetWorkflow":    func(s *side) request { return request{"id": s.own["run"]} },
+		"WorkflowService.CancelWorkflow": func(s *side) request { return request{"id": s.step()["workflow_id"]} },
+		"WorkflowService.PassStep":       (*side).step,
+		"WorkflowService.FailStep":       (*side).step,
+		"WorkflowService.ApproveStep": func(s *side) request {
+			r := s.step()
+			s.must("WorkflowService.PassStep", maps.Clone(r))
+			return r
+		},
+		"WorkflowService.CreateDefinition": func(s *side) request { return s.definition("x") },
+		"WorkflowService.GetDefinition":    func(s *side) request { return request{"id": s.own["definition"]} },
+		"WorkflowService.UpdateDefinition": func(s *side) request {
+			return request{"id": s.id(s.must("WorkflowService.CreateDefinition", s.definition("x"))), "name": "y"}
+		},
+		"WorkflowService.ArchiveDefinition": func(s *side) request {
+			return request{"id": s.id(s.must("WorkflowService.CreateDefinition", s.definition("x")))}
+		},
+
+		"EventService.ListEvents":       func(*side) request { return request{"aggregate_type": []any{"task"}} },
+		"EventService.ListEntityEvents": func(s *side) request { return request{"aggregate_type": "task", "aggregate_id": s.own["task"]} },
+
+		"IdentityService.Login":        func(s *side) request { return s.login() },
+		"IdentityService.Refresh":      session,
+		"IdentityService.Logout":       session,
+		"IdentityService.CreateApiKey": func(*side) request { return request{"name": "x", "scopes": []any{"records:read"}} },
+		"IdentityService.ArchiveApiKey": func(s *side) request {
+			made := s.must("IdentityService.CreateApiKey", request{"name": "x", "scopes": []any{"records:read"}})
+			return request{"id": made["api_key"].(request)["id"]}
+		},
+		"IdentityService.ExchangeApiKey": func(s *side) request { return request{"secret": s.APIKey} },
+	}
+}
+
+func batch(operation string, r request) request {
+	return request{"type": "task", "operations": []any{request{operation: r}}}
+}
+
+func with(r, more request) request {
+	maps.Copy(r, more)
+	return r
+}
