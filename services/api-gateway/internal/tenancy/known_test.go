@@ -3,6 +3,7 @@ package tenancy_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/stretchr/testify/require"
 
@@ -26,6 +27,7 @@ func notTenants() map[string]string {
 		"event_times":      "times of blocks of ids, of all organisations together",
 		"consumer_leases":  "replicas of the suite",
 		"consumer_members": "replicas of the suite",
+		"login_attempts":   "hashes of accounts and addresses, before any organisation is known; no role may read it",
 		"positions":        "numbers of events, for the relay alone",
 		"relay_batches":    "the relay's ledger, for it alone",
 		"schema_api":       "goose's version",
@@ -43,6 +45,8 @@ func secretColumns() map[string]string {
 		"credentials.password_hash": "a secret's hash",
 		"api_keys.hash":             "a secret's hash",
 		"refresh_tokens.hash":       "a secret's hash",
+		"user_tokens.hash":          "a secret's hash",
+		"api_keys.previous_hash":    "a secret's hash",
 	}
 }
 
@@ -79,16 +83,17 @@ func unmarked() map[string]string {
 		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
 		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
 		"workflow_runs.status": words, "workflow_steps.status": words, "workflow_steps.on_failure": words, "workflow_steps.key": "has its own alphabet", "workflow_steps.needs": "keys",
+		"roles.scopes": words, "user_tokens.purpose": words,
 	}
 }
 
 // plainFields are the fields of requests that select nobody's data.
 func plainFields() []string {
-	return []string{"note", "key", "needs", "on_failure", "description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
+	return []string{"note", "current_password", "new_password", "overlap", "key", "needs", "on_failure", "description", "format", "name", "version", "limit", "page", "order", "from", "to", "scopes", "password", "event_type", "paths"}
 }
 
 // idFields are the ids beside what ends in _id.
-func idFields() []string { return nil }
+func idFields() []string { return []string{"roles"} }
 
 // keyFields are the texts that select data, beside what ends in _id.
 func keyFields() []string {
@@ -101,13 +106,16 @@ func attributesOf() map[string]string {
 }
 
 // credentialFields hold secrets, which are not for others to have.
-func credentialFields() []string { return []string{"refresh_token", "secret"} }
+func credentialFields() []string { return []string{"refresh_token", "secret", "token"} }
 
 // uncontrolled are the key fields that no value of an organisation's own makes a difference to, and why.
 func uncontrolled() map[string]string {
 	return map[string]string{
-		"TypeService.CreateType.name": "an organisation's own types do not mind another's",
-		"IdentityService.Login.email": "signing in needs the password too",
+		"TypeService.CreateType.name":       "an organisation's own types do not mind another's",
+		"IdentityService.Login.email":       "signing in needs the password too",
+		"DirectoryService.CreateUser.email": "see tells",
+		"DirectoryService.InviteUser.email": "see tells",
+		"DirectoryService.UpdateUser.email": "see tells",
 	}
 }
 
@@ -122,7 +130,12 @@ func paired() map[string]string {
 }
 
 // tells are the arguments by which one organisation can learn that another has something, and why that is so.
-func tells() map[string]string { return nil }
+func tells() map[string]string {
+	reason := "an address signs in to one organisation, so it must be refused to a second"
+	return map[string]string{
+		"DirectoryService.CreateUser.email": reason, "DirectoryService.InviteUser.email": reason, "DirectoryService.UpdateUser.email": reason,
+	}
+}
 
 // otherRoutes are the routes beside those of methods, and where they are tested.
 func otherRoutes() map[string]string {
@@ -138,7 +151,7 @@ func plant(s *side) {
 	for _, mark := range []string{baitMark, secretMark} {
 		s.must("TypeService.CreateType", s.kind(s.text(mark)))
 		for _, typ := range event.Types() {
-			if typ == "user" || typ == "organization" || typ == "api_key" {
+			if typ == "user" || typ == "organization" || typ == "api_key" || typ == "role" {
 				continue
 			}
 			s.own[typ] = s.id(s.must("RecordService.CreateRecord", request{"type": typ, "name": s.text(mark),
@@ -147,6 +160,9 @@ func plant(s *side) {
 		s.own["definition"] = s.id(s.must("WorkflowService.CreateDefinition", s.definition(s.text(mark))))
 		s.own["run"] = s.id(s.must("WorkflowService.StartWorkflow", request{"definition_id": s.own["definition"], "name": s.text(mark)}))
 		s.must("IdentityService.CreateApiKey", request{"name": s.text(mark), "scopes": []any{"records:read"}})
+		s.own["role"] = s.id(s.must("DirectoryService.CreateRole", request{"name": s.text(mark), "scopes": []any{"records:read"}}))
+		s.own["user"] = s.id(s.must("DirectoryService.CreateUser", request{"email": s.email(mark), "name": s.text(mark), "roles": []any{s.own["role"]}}))
+		s.must("DirectoryService.InviteUser", request{"email": s.email(mark), "name": s.text(mark)})
 		s.must("RecordService.UpdateRecord", request{"type": "task", "id": s.own["task"], "name": s.text(mark),
 			"workflow_id": s.own["workflow"], "step_id": s.own["step"]})
 	}
@@ -156,6 +172,9 @@ func plant(s *side) {
 	require.NoError(s.w.t, err)
 	// Counts are made of 50,000 events at a time.
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_counts VALUES ($1, -1, 'task', 'task.counted', 1)`, s.OrgID)
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.external_identities (org_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)`,
+		s.OrgID, s.text(baitMark), s.text(secretMark), s.own["user"])
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
 	require.NoError(s.w.t, err)
@@ -178,6 +197,15 @@ func (s *side) kind(description string) request {
 		"schema": request{"type": "object", "properties": request{"note": request{"type": "string", "description": description}}}}
 }
 
+func (s *side) email(mark string) string { return s.text(mark) + "@tenancy.example" }
+
+// user makes a user who signs in, and gives the id and an access token.
+func (s *side) user() (id, token any) {
+	email := s.email("x")
+	made := s.must("DirectoryService.CreateUser", request{"email": email, "password": gatewaytest.Password})
+	return made["id"], s.must("IdentityService.Login", request{"email": email, "password": gatewaytest.Password})["access_token"]
+}
+
 func (s *side) login() request { return request{"email": s.Email, "password": gatewaytest.Password} }
 
 // requests gives for a method a request that succeeds in the organisation's own data. What a mutation uses
@@ -188,6 +216,12 @@ func requests() map[string]func(*side) request {
 		return request{"type": "task", "id": s.id(s.must("RecordService.CreateRecord", request{"type": "task", "name": "x"}))}
 	}
 	kind := func(s *side) request { return request{"name": s.must("TypeService.CreateType", s.kind("x"))["name"]} }
+	member := func(s *side) request {
+		return request{"id": s.id(s.must("DirectoryService.CreateUser", request{"email": s.email("x")}))}
+	}
+	role := func(s *side) request {
+		return request{"id": s.id(s.must("DirectoryService.CreateRole", request{"name": "x", "scopes": []any{"records:read"}}))}
+	}
 	session := func(s *side) request {
 		return request{"refresh_token": s.must("IdentityService.Login", s.login())["refresh_token"]}
 	}
@@ -247,6 +281,50 @@ func requests() map[string]func(*side) request {
 			made := s.must("IdentityService.CreateApiKey", request{"name": "x", "scopes": []any{"records:read"}})
 			return request{"id": made["api_key"].(request)["id"]}
 		},
+		"IdentityService.RotateApiKey": func(s *side) request {
+			made := s.must("IdentityService.CreateApiKey", request{"name": "x", "scopes": []any{"records:read"}})
+			return request{"id": made["api_key"].(request)["id"]}
+		},
+		"IdentityService.ChangePassword": func(s *side) request {
+			_, token := s.user()
+			return request{"current_password": gatewaytest.Password, "new_password": "another battery staple", asKey: token}
+		},
+		"IdentityService.ResetPassword": func(s *side) request {
+			id, _ := s.user()
+			return request{"token": s.must("DirectoryService.StartPasswordReset", request{"id": id})["token"], "password": "another battery staple"}
+		},
+		"IdentityService.AcceptInvitation": func(s *side) request {
+			return request{"token": s.must("DirectoryService.InviteUser", request{"email": s.email("x")})["token"], "password": "another battery staple"}
+		},
+		"IdentityService.ListSessions": func(s *side) request {
+			return request{asKey: s.must("IdentityService.Login", s.login())["access_token"]}
+		},
+		"IdentityService.EndSession": func(s *side) request {
+			s.must("IdentityService.Login", s.login())
+			session := s.must("IdentityService.Login", s.login())["access_token"]
+			list := s.must("IdentityService.ListSessions", request{asKey: session})["data"].([]any)
+			i := slices.IndexFunc(list, func(v any) bool { return v.(request)["current"] != true })
+			return request{"id": list[i].(request)["id"], asKey: session}
+		},
+		"IdentityService.EndSessions": func(s *side) request {
+			_, token := s.user()
+			return request{asKey: token}
+		},
+
+		"DirectoryService.CreateUser":  func(s *side) request { return request{"email": s.email("x")} },
+		"DirectoryService.InviteUser":  func(s *side) request { return request{"email": s.email("x")} },
+		"DirectoryService.GetUser":     func(s *side) request { return request{"id": s.own["user"]} },
+		"DirectoryService.UpdateUser":  func(s *side) request { return with(member(s), request{"name": "y"}) },
+		"DirectoryService.ArchiveUser": member, "DirectoryService.StartPasswordReset": member,
+		"DirectoryService.CreateRole":         func(*side) request { return request{"name": "x", "scopes": []any{"records:read"}} },
+		"DirectoryService.GetRole":            func(s *side) request { return request{"id": s.own["role"]} },
+		"DirectoryService.UpdateRole":         func(s *side) request { return with(role(s), request{"name": "y"}) },
+		"DirectoryService.ArchiveRole":        role,
+		"DirectoryService.UpdateOrganization": func(*side) request { return request{"name": "Bolt"} },
+		"DirectoryService.ArchiveOrganization": func(s *side) request {
+			return request{asKey: s.w.g.Found(s.w.t, "Gone", s.email("x")).APIKey}
+		},
+
 		"IdentityService.ExchangeApiKey": func(s *side) request { return request{"secret": s.APIKey} },
 	}
 }
