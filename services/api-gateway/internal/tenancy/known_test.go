@@ -47,6 +47,7 @@ func secretColumns() map[string]string {
 		"refresh_tokens.hash":       "a secret's hash",
 		"user_tokens.hash":          "a secret's hash",
 		"api_keys.previous_hash":    "a secret's hash",
+		"idempotency_keys.key_hash": "a secret's hash",
 	}
 }
 
@@ -56,6 +57,8 @@ func operators() map[string]string {
 		"ensure_partitions": "makes partitions",
 		"drop_partitions":   "drops what retention has ended",
 		"count_next_block":  "counts events of all organisations, each under its own",
+
+		"forget_idempotency_keys": "ends what is a day old",
 	}
 }
 
@@ -175,6 +178,9 @@ func plant(s *side) {
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.external_identities (org_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)`,
 		s.OrgID, s.text(baitMark), s.text(secretMark), s.own["user"])
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.idempotency_keys (org_id, caller, key_hash, request_hash) VALUES ($1, $2, '\x00', '\x00')`,
+		s.OrgID, s.text(secretMark))
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
 	require.NoError(s.w.t, err)
