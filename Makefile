@@ -13,7 +13,7 @@ RACE    ?= -race
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools tools-generate tools-lint generate build test fuzz verify verify-fmt verify-vet \
+.PHONY: help tools tools-generate tools-lint generate build test fuzz property verify verify-fmt verify-vet \
         verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api clean
 
 help: ## list the targets
@@ -56,13 +56,18 @@ clean: ## remove bin/ and test leftovers, not .dev/ with its data
 test: ## all tests of all modules, -race, against a private Postgres and Redis
 	@go run ./deploy/dev/cmd/with-services -- go test $(RACE) $(TESTFLAGS) $(ALL)
 
-FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME each (30s)
+FUZZTIME ?= 60s
+fuzz: ## every fuzz target for FUZZTIME each (60s)
 	@for d in $$(grep -rl --include='*_test.go' '^func Fuzz' $(MODULES) | xargs -r -n1 dirname | sort -u); do \
 	  for f in $$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6- | sort -u); do \
 	    echo "$$d $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$d"; \
 	  done; \
 	done
+
+# PROPERTY_SEED=N repeats a run; each operation gets PROPERTY_CALLS requests (make test: 60).
+property: ## requests made up from the OpenAPI document, valid and broken (PROPERTY_CALLS=2000, a new seed each time)
+	@PROPERTY_CALLS=$${PROPERTY_CALLS:-2000} PROPERTY_SEED=$${PROPERTY_SEED:-$$RANDOM} \
+	  go run ./deploy/dev/cmd/with-services -- go test -count 1 -v -timeout 1h -run TestDocument ./services/api-gateway/internal/property/
 
 verify: verify-fmt verify-vet verify-proto verify-breaking verify-tidy verify-arch verify-lint verify-vuln ## everything but the tests: format, vet, lint, generated code, go.mod, vulnerabilities
 

@@ -110,10 +110,10 @@ func NewVerifier(keys string, opts ...Option) (*Verifier, error) {
 		opt(&o)
 	}
 	v := &Verifier{keys: map[string]ed25519.PublicKey{}, now: o.now}
-	for entry := range strings.SplitSeq(keys, ",") {
+	for i, entry := range strings.Split(keys, ",") {
 		kid, key, err := parseKey(strings.TrimSpace(entry), ed25519.PublicKeySize)
 		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
+			return nil, fmt.Errorf("public key %d: %w", i+1, err)
 		}
 		if _, twice := v.keys[kid]; twice {
 			return nil, fmt.Errorf("public key: kid %q occurs twice", kid)
@@ -250,7 +250,8 @@ func parseKey(s string, size int) (kid string, key []byte, err error) {
 	}
 	key, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil || len(key) != size {
-		return "", nil, fmt.Errorf("kid %q: must be the base64 of %d bytes", kid, size)
+		// Not the kid: of a key written the wrong way round that is the secret.
+		return "", nil, fmt.Errorf("must have the base64 of %d bytes after the kid", size)
 	}
 	return kid, key, nil
 }

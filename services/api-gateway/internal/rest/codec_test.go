@@ -166,5 +166,12 @@ func FuzzDecode(f *testing.F) {
 		if a := m.GetAttributes(); a != nil && !json.Valid([]byte(a.GetText())) {
 			t.Fatalf("%q gave attributes %q", text, a.GetText())
 		}
+		var want struct {
+			Name       string
+			Attributes json.RawMessage
+		}
+		if err := json.Unmarshal(text, &want); err != nil || want.Name != m.GetName() || string(want.Attributes) != m.GetAttributes().GetText() && string(want.Attributes) != "null" {
+			t.Fatalf("%q: encoding/json reads %+v (%v), this %v", text, want, err, m)
+		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -122,6 +123,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		g.docs.ServeHTTP(w, r)
 		return
+	}
+	// gRPC takes no such metadata; grpc-gateway leaves it out and writes to stderr what is no line of our log.
+	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
+		r.Header.Del("Authorization")
 	}
 	if typ, ok := exportOf(r.URL.Path); ok {
 		g.exports.serve(w, r, typ)

@@ -48,8 +48,9 @@ func (p *problems) ofGRPC(_ context.Context, _ *runtime.ServeMux, _ runtime.Mars
 }
 
 func (p *problems) ofRouting(_ context.Context, mux *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
-	if status == http.StatusMethodNotAllowed {
-		p.method(w, r, allowed(mux, r)...)
+	// An escaped slash makes grpc-gateway take one path for another: 405 needs a method to name.
+	if methods := allowed(mux, r); status == http.StatusMethodNotAllowed && len(methods) > 0 {
+		p.method(w, r, methods...)
 		return
 	}
 	p.write(w, r, errs.New(errs.NotFound, "ROUTE_NOT_FOUND", "there is no such route"))

@@ -147,7 +147,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NEW.type = 'user' THEN
     UPDATE sametick.sessions s SET revoked_at = now() WHERE s.org_id = NEW.org_id AND s.user_id = NEW.id AND s.revoked_at IS NULL;
-    UPDATE sametick.refresh_tokens t SET revoked_at = now() WHERE t.user_id = NEW.id AND t.revoked_at IS NULL;
+    UPDATE sametick.refresh_tokens t SET revoked_at = now() WHERE t.org_id = NEW.org_id AND t.user_id = NEW.id AND t.revoked_at IS NULL;
     UPDATE sametick.user_tokens t SET expires_at = now() WHERE t.org_id = NEW.org_id AND t.user_id = NEW.id AND t.used_at IS NULL;
   END IF;
   IF EXISTS (SELECT FROM sametick.roles r LEFT JOIN sametick.user_roles ur ON ur.role_id = r.id AND ur.user_id = NEW.id
