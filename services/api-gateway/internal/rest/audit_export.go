@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -43,7 +44,7 @@ func (g *gateway) annotated(ctx *context.Context, mux *runtime.ServeMux, r *http
 		return err
 	}
 	*ctx = out
-	return runtime.PopulateQueryParameters(req, r.URL.Query(), nil)
+	return runtime.PopulateQueryParameters(req, r.URL.Query(), utilities.NewDoubleArray(nil))
 }
 
 // lineBuffer is how much is collected before it is sent.
