@@ -41,3 +41,5 @@ require (
 )
 
 replace github.com/sametick/sametick/proto/gen/go => ../../proto/gen/go
+
+replace github.com/sametick/sametick/pkg => ../../pkg
