@@ -18,13 +18,16 @@ import (
 	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/audit"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
+	"github.com/sametick/sametick/services/api-gateway/internal/proofs"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
@@ -150,6 +153,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
+			auditv1.RegisterAuditServiceServer(r, grpcapi.NewAudit(audit.NewService(g.store, proofs.New(relayv1.NewAuditLogServiceClient(g.relay)), g.waker.Wake)))
 		}})
 	g.add(g.grpc)
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/telemetry"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -50,6 +51,13 @@ func Requirements() map[string]string {
 		identityv1.IdentityService_CreateApiKey_FullMethodName:   auth.OrgAdmin,
 		identityv1.IdentityService_ListApiKeys_FullMethodName:    auth.OrgAdmin,
 		identityv1.IdentityService_ArchiveApiKey_FullMethodName:  auth.OrgAdmin,
+
+		auditv1.AuditService_GetEntry_FullMethodName:            auth.AuditRead,
+		auditv1.AuditService_ListEntries_FullMethodName:         auth.AuditRead,
+		auditv1.AuditService_ExportEntries_FullMethodName:       auth.AuditRead,
+		auditv1.AuditService_GetHead_FullMethodName:             auth.AuditRead,
+		auditv1.AuditService_GetInclusionProof_FullMethodName:   auth.AuditRead,
+		auditv1.AuditService_GetConsistencyProof_FullMethodName: auth.AuditRead,
 	}
 }
 
@@ -84,8 +92,46 @@ func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	scope, known := a.needs[info.FullMethod]
 	if !known {
-		return nil, errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
+		return nil, closed()
 	}
+	ctx, err := a.enter(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+// Stream is the same for streams.
+func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	if isProbe(info.FullMethod) {
+		return next(srv, ss)
+	}
+	scope, known := a.needs[info.FullMethod]
+	if !known {
+		return closed()
+	}
+	ctx, err := a.enter(ss.Context(), scope)
+	if err != nil {
+		return err
+	}
+	return next(srv, entered{ss, ctx})
+}
+
+func closed() error {
+	return errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
+}
+
+// entered is a stream whose caller is known.
+type entered struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context has the caller.
+func (e entered) Context() context.Context { return e.ctx }
+
+// enter authenticates, checks the scope and leaves the caller in the context.
+func (a *Access) enter(ctx context.Context, scope string) (context.Context, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	c := caller{call: a.origin(ctx, md)}
 	if scope != anyone {
@@ -98,15 +144,7 @@ func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		}
 		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
 	}
-	return next(context.WithValue(ctx, callerKey{}, c), req)
-}
-
-// Stream is the interceptor of streams: there are none but reflection's and health's.
-func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if !isProbe(info.FullMethod) {
-		return errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
-	}
-	return next(srv, ss)
+	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
 // Principal tells whose a bearer token is: an access token or an API key.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -19,7 +20,8 @@ import (
 
 func methods() (list []string) {
 	for _, file := range []protoreflect.FileDescriptor{recordsv1.File_sametick_records_v1_records_proto,
-		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto} {
+		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto,
+		auditv1.File_sametick_audit_v1_audit_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
@@ -43,6 +45,13 @@ func (h holder) Find(ctx context.Context, secret string) (auth.Principal, error)
 	return h.Verify(ctx, secret)
 }
 
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s stream) Context() context.Context { return s.ctx }
+
 // TestEveryMethodNeedsItsScope walks all methods with every scope but theirs, with theirs alone and
 // with no token.
 func TestEveryMethodNeedsItsScope(t *testing.T) {
@@ -57,6 +66,8 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 			access := grpcapi.NewAccess(holder(scopes), holder(scopes), "secret")
 			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+token))
 			_, err := access.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil })
+			streamed := access.Stream(nil, stream{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: method}, func(any, grpc.ServerStream) error { return nil })
+			require.Equal(t, err, streamed, "streams are let in by the same rule")
 			return err
 		}
 		if scope == "" {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sametick/sametick/pkg/errs"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
@@ -46,6 +47,13 @@ func routes() map[string]route {
 		"POST /api/api-keys":        {message: &identityv1.CreateApiKeyRequest{}},
 		"GET /api/api-keys":         {message: &identityv1.ListApiKeysRequest{}, pages: paging.Standard},
 		"DELETE /api/api-keys/{id}": {message: &identityv1.ArchiveApiKeyRequest{}},
+
+		"GET /api/audit":                             {message: &auditv1.ListEntriesRequest{}, pages: paging.Standard},
+		"GET /api/audit/{id}":                        {message: &auditv1.GetEntryRequest{}},
+		"GET /api/audit/export":                      {message: &auditv1.ExportEntriesRequest{}},
+		"GET /api/audit/proofs/head":                 {message: &auditv1.GetHeadRequest{}},
+		"GET /api/audit/proofs/inclusion/{entry_id}": {message: &auditv1.GetInclusionProofRequest{}},
+		"GET /api/audit/proofs/consistency":          {message: &auditv1.GetConsistencyProofRequest{}},
 	}
 }
 
