@@ -77,7 +77,7 @@ func (s *Suite) environment(name string) []string {
 			"RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "SSE_URL=http://"+local(s.o.Ports["sse-gateway"].HTTP),
 			"STREAM_ADDR="+local(s.o.Ports["sse-gateway"].GRPC))
 	case "outbox-relay":
-		env = append(env, "DATABASE_URL="+s.roleURL("sametick_relay"))
+		env = append(env, "DATABASE_URL="+s.roleURL("sametick_relay"), "AUDIT_SIGNING_KEY="+s.Secrets.AuditSigningKey)
 	case "sse-gateway":
 		// A page under development comes from any port. A stream needs a token and takes no cookie, so
 		// that a foreign page gains nothing by this.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sametick/sametick/pkg/auditlog"
 	"github.com/sametick/sametick/pkg/auth"
 )
 
@@ -25,6 +26,9 @@ type Secrets struct {
 	InternalToken string `json:"internal_token"`
 	// RolePassword is that of every service's role.
 	RolePassword string `json:"role_password"`
+	// AuditSigningKey signs the heads of the audit log, AuditPublicKey verifies them.
+	AuditSigningKey string `json:"audit_signing_key"`
+	AuditPublicKey  string `json:"audit_public_key"`
 	// Email and Password are the demo user's, APIKey the demo key.
 	Email    string `json:"email"`
 	Password string `json:"password"`
@@ -47,7 +51,18 @@ func (s *Suite) loadSecrets(context.Context) error {
 	if err := json.Unmarshal(b, &s.Secrets); err != nil {
 		return fmt.Errorf("%s is damaged (%w): remove %s to begin anew", s.secretsFile(), err, s.o.Dir)
 	}
+	if s.Secrets.AuditSigningKey == "" { // made before there was one
+		if err := s.makeAuditKey(); err != nil {
+			return err
+		}
+		return s.saveSecrets()
+	}
 	return nil
+}
+
+func (s *Suite) makeAuditKey() (err error) {
+	s.Secrets.AuditSigningKey, s.Secrets.AuditPublicKey, err = auditlog.GenerateKey("sametick.localhost/audit")
+	return err
 }
 
 func (s *Suite) makeSecrets() error {
@@ -58,6 +73,9 @@ func (s *Suite) makeSecrets() error {
 	s.Secrets = Secrets{
 		SigningKey: signing, PublicKey: public, InternalToken: rand.Text(), RolePassword: rand.Text(),
 		Email: "demo@example.com", Password: rand.Text(),
+	}
+	if err := s.makeAuditKey(); err != nil {
+		return err
 	}
 	return s.saveSecrets()
 }
@@ -127,6 +145,7 @@ func (s *Suite) writeEnv(context.Context) error {
 		{"SAMETICK_URL", s.URL}, {"SAMETICK_TOKEN", s.Token}, {"SAMETICK_EMAIL", s.Secrets.Email}, {"SAMETICK_PASSWORD", s.Secrets.Password},
 		{"DATABASE_URL", s.DatabaseURL}, {"REDIS_URL", s.RedisURL},
 		{"RELAY_ADDR", local(s.o.Ports["outbox-relay"].GRPC)}, {"INTERNAL_TOKEN", s.Secrets.InternalToken},
+		{"AUDIT_PUBLIC_KEYS", s.Secrets.AuditPublicKey},
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", line[0], strings.ReplaceAll(line[1], "'", `'\''`))
 	}
