@@ -13,8 +13,8 @@ RACE    ?= -race
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools tools-generate tools-lint generate build test fuzz verify verify-fmt verify-vet \
-        verify-lint verify-proto verify-tidy verify-vuln verify-arch up torture bench-relay bench-write clean
+.PHONY: help tools tools-generate tools-lint generate build test fuzz property verify verify-fmt verify-vet \
+        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,15 +56,20 @@ clean: ## remove bin/ and test leftovers, not .dev/ with its data
 test: ## all tests of all modules, -race, against a private Postgres and Redis
 	@go run ./deploy/dev/cmd/with-services -- go test $(RACE) $(TESTFLAGS) $(ALL)
 
-FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME each (30s)
+FUZZTIME ?= 60s
+fuzz: ## every fuzz target for FUZZTIME each (60s)
 	@for d in $$(grep -rl --include='*_test.go' '^func Fuzz' $(MODULES) | xargs -r -n1 dirname | sort -u); do \
 	  for f in $$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6- | sort -u); do \
 	    echo "$$d $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$d"; \
 	  done; \
 	done
 
-verify: verify-fmt verify-vet verify-proto verify-tidy verify-arch verify-lint verify-vuln ## everything but the tests: format, vet, lint, generated code, go.mod, vulnerabilities
+# PROPERTY_SEED=N repeats a run; each operation gets PROPERTY_CALLS requests (make test: 60).
+property: ## requests made up from the OpenAPI document, valid and broken (PROPERTY_CALLS=2000, a new seed each time)
+	@PROPERTY_CALLS=$${PROPERTY_CALLS:-2000} PROPERTY_SEED=$${PROPERTY_SEED:-$$RANDOM} \
+	  go run ./deploy/dev/cmd/with-services -- go test -count 1 -v -timeout 1h -run TestDocument ./services/api-gateway/internal/property/
+
+verify: verify-fmt verify-vet verify-proto verify-breaking verify-tidy verify-arch verify-lint verify-vuln ## everything but the tests: format, vet, lint, generated code, go.mod, vulnerabilities
 
 verify-fmt:
 	@out=$$(gofmt -l $(MODULES)); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
@@ -80,7 +85,12 @@ verify-proto: tools-generate
 	@$(BIN)/buf lint
 	@t=$$(mktemp -d); trap 'rm -rf "$$t"' EXIT; \
 	$(BIN)/buf generate -o "$$t"; \
-	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
+	diff -r -x go.mod -x go.sum "$$t/proto/gen/go" proto/gen/go && diff "$$t"/services/api-gateway/internal/openapi/openapi.json services/api-gateway/internal/openapi/openapi.json || { echo "generated code is not what proto/ says: run make generate"; exit 1; }
+
+# Contracts only grow: what a client of the last release sends and reads stays valid.
+verify-breaking: tools-generate
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "buf breaking: NOT RUN, there is no tag to compare with"; exit 0; }; \
+	$(BIN)/buf breaking --against ".git#tag=$$tag"
 
 verify-tidy:
 	@for m in $(MODULES) ./tools ./tools/buf ./tools/lint; do \
@@ -112,3 +122,6 @@ bench-relay: ## relay speed beside a bare loop, Watermill-SQL and River (ARGS=�
 
 bench-write: ## write path beside pgbench (ARGS=…)
 	@go run ./deploy/bench/write $(ARGS)
+
+bench-api: ## GET /api/events over a million events, --long ten (ARGS=…)
+	@go run ./deploy/bench/api $(ARGS)

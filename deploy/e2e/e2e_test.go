@@ -26,6 +26,7 @@ func TestTheSuite(t *testing.T) {
 	listener := b.startTail(t)
 	require.True(t, t.Run("login and history", func(t *testing.T) { testLoginAndHistory(t, b) }))
 	require.True(t, t.Run("stream and resume", func(t *testing.T) { testStreamAndResume(t, b, listener) }))
+	require.True(t, t.Run("logout ends the stream", func(t *testing.T) { testLogoutEndsTheStream(t, b) }))
 	require.True(t, t.Run("emit", func(t *testing.T) { testEmit(t, b, listener) }))
 	require.True(t, t.Run("import", func(t *testing.T) { testImport(t, b, listener) }))
 	require.True(t, t.Run("terminate each service under load", func(t *testing.T) { testTerminate(t, b, listener) }))
@@ -152,6 +153,36 @@ func testStreamAndResume(t *testing.T, b *bench, listener *tail) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	require.ErrorContains(t, b.stream(ctx, "token=wrong", "", nil, nil), "401")
+}
+
+// testLogoutEndsTheStream through every service: api-gateway, the relay, Redis and sse-gateway.
+func testLogoutEndsTheStream(t *testing.T, b *bench) {
+	var session struct {
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token"`
+	}
+	status, text, err := b.ask(t.Context(), http.MethodPost, "/api/auth/login", "",
+		map[string]string{"email": b.Secrets.Email, "password": b.Secrets.Password}, &session)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status, text)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	opened, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- b.stream(ctx, "token="+session.AccessToken, "", func() { close(opened) }, func(frame) bool { return true })
+	}()
+	select {
+	case <-opened:
+	case err := <-ended:
+		require.NoError(t, err, "before it opened")
+	}
+	status, text, err = b.ask(t.Context(), http.MethodPost, "/api/auth/logout", "", map[string]string{"refresh_token": session.RefreshToken}, nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status, text)
+	<-ended
+	require.NoError(t, ctx.Err(), "it ended by itself")
+	err = b.stream(ctx, "token="+session.AccessToken, "", nil, func(frame) bool { return true })
+	require.ErrorContains(t, err, "401")
 }
 
 func testEmit(t *testing.T, b *bench, listener *tail) {

@@ -71,6 +71,10 @@ type Principal struct {
 	ExpiresAt time.Time
 	// TokenID is the token's jti; empty for an API key.
 	TokenID string
+	// SessionID is the session of a user's login; empty for an API key, and for what it is exchanged for.
+	SessionID string
+	// IssuedAt is when the token was signed, in whole milliseconds; zero for an API key.
+	IssuedAt time.Time
 }
 
 type contextKey struct{}

@@ -11,6 +11,8 @@ import (
 const (
 	APIKeyPrefix       = "stk_"
 	RefreshTokenPrefix = "str_"
+	InvitationPrefix   = "sti_"
+	ResetPrefix        = "stp_"
 )
 
 // secretBytes is the entropy of a secret: nobody guesses 256 bits, so a plain hash of it suffices.

@@ -33,6 +33,11 @@ type claims struct {
 	Scope string `json:"scope"`
 	// User is the user behind an API key; a user's own token says so in sub.
 	User *int64 `json:"user,omitempty"`
+	// Session is the session of a login, as OpenID Connect's logout specifications name it.
+	Session string `json:"sid,omitempty"`
+	// IssuedMillis is iat to the millisecond: a token must be told from one that a revocation has ended
+	// in the same second.
+	IssuedMillis int64 `json:"iat_ms,omitempty"`
 }
 
 // Signer makes access tokens. Safe for concurrent use.
@@ -59,16 +64,17 @@ func (s *Signer) PublicKey() string {
 }
 
 // Sign makes a token for a principal that ends ttl from now, and gives the principal as Verify will
-// see it: with ExpiresAt and a fresh TokenID.
+// see it: with IssuedAt, ExpiresAt and a fresh TokenID.
 func (s *Signer) Sign(p Principal, ttl time.Duration) (string, Principal, error) {
-	now := s.now().Truncate(time.Second)
+	p.IssuedAt = s.now().Truncate(time.Millisecond)
+	now := p.IssuedAt.Truncate(time.Second)
 	p.ExpiresAt, p.TokenID = now.Add(ttl), NewSecret("")[:22]
 	c := claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: p.Subject, ID: p.TokenID,
 			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
 		},
-		Org: p.OrgID, Scope: p.Scopes.String(), User: p.UserID,
+		Org: p.OrgID, Scope: p.Scopes.String(), User: p.UserID, Session: p.SessionID, IssuedMillis: p.IssuedAt.UnixMilli(),
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, c)
 	token.Header["kid"] = s.kid
@@ -82,6 +88,7 @@ func (s *Signer) Sign(p Principal, ttl time.Duration) (string, Principal, error)
 // Verifier tells whose an access token is. Safe for concurrent use.
 type Verifier struct {
 	keys   map[string]ed25519.PublicKey
+	order  []string
 	parser *jwt.Parser
 	now    func() time.Time
 	known  verified
@@ -103,15 +110,16 @@ func NewVerifier(keys string, opts ...Option) (*Verifier, error) {
 		opt(&o)
 	}
 	v := &Verifier{keys: map[string]ed25519.PublicKey{}, now: o.now}
-	for entry := range strings.SplitSeq(keys, ",") {
+	for i, entry := range strings.Split(keys, ",") {
 		kid, key, err := parseKey(strings.TrimSpace(entry), ed25519.PublicKeySize)
 		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
+			return nil, fmt.Errorf("public key %d: %w", i+1, err)
 		}
 		if _, twice := v.keys[kid]; twice {
 			return nil, fmt.Errorf("public key: kid %q occurs twice", kid)
 		}
 		v.keys[kid] = key
+		v.order = append(v.order, kid)
 	}
 	// EdDSA and nothing else: what the token's header says never picks the algorithm (RFC 8725, 3.1).
 	v.parser = jwt.NewParser(
@@ -147,7 +155,7 @@ func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
 		}
 	}
 	p := Principal{OrgID: c.Org, UserID: c.User, Subject: c.Subject, Scopes: ScopesOf(strings.Fields(c.Scope)...),
-		ExpiresAt: c.ExpiresAt.Time, TokenID: c.ID}
+		ExpiresAt: c.ExpiresAt.Time, TokenID: c.ID, SessionID: c.Session, IssuedAt: c.issuedAt()}
 	kind, id, ok := ParseSubject(c.Subject)
 	if !ok || c.Org <= 0 || (c.User != nil && *c.User <= 0) {
 		return Principal{}, refuse("TOKEN_INVALID", "the access token is not valid here", nil)
@@ -157,6 +165,32 @@ func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
 	}
 	v.known.keep(key, p)
 	return p, nil
+}
+
+// issuedAt is iat_ms, or iat of a token from before there was one.
+func (c *claims) issuedAt() time.Time {
+	switch {
+	case c.IssuedMillis > 0:
+		return time.UnixMilli(c.IssuedMillis)
+	case c.IssuedAt != nil:
+		return c.IssuedAt.Time
+	default:
+		return time.Time{}
+	}
+}
+
+// PublicKey is a key that tokens are verified by.
+type PublicKey struct {
+	ID  string
+	Key ed25519.PublicKey
+}
+
+// PublicKeys gives the keys in the order of TOKEN_PUBLIC_KEYS.
+func (v *Verifier) PublicKeys() (list []PublicKey) {
+	for _, kid := range v.order {
+		list = append(list, PublicKey{kid, v.keys[kid]})
+	}
+	return list
 }
 
 // ErrMissing is the error for a call without any token.
@@ -216,7 +250,8 @@ func parseKey(s string, size int) (kid string, key []byte, err error) {
 	}
 	key, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil || len(key) != size {
-		return "", nil, fmt.Errorf("kid %q: must be the base64 of %d bytes", kid, size)
+		// Not the kid: of a key written the wrong way round that is the secret.
+		return "", nil, fmt.Errorf("must have the base64 of %d bytes after the kid", size)
 	}
 	return kid, key, nil
 }

@@ -38,15 +38,20 @@ func NewLog() *Log { return &Log{} }
 // Append gives an event of the organisation the next position of its shard. Its text, which may be
 // empty, is in the envelope.
 func (l *Log) Append(org int64, aggregateType, action string, aggregateID int64, text string) stream.Entry {
+	return l.AppendPayload(org, aggregateType, event.TypeOf(aggregateType, action), aggregateID, fmt.Sprintf(`{"record_name":%q}`, text))
+}
+
+// AppendPayload is Append for an event with a payload of its own, which is JSON.
+func (l *Log) AppendPayload(org int64, aggregateType, eventType string, aggregateID int64, payload string) stream.Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &l.shards[event.ShardOf(org)]
 	s.head++
 	e := stream.Entry{
-		Position: s.head, OrgID: org, EventType: event.TypeOf(aggregateType, action), AggregateType: aggregateType,
+		Position: s.head, OrgID: org, EventType: eventType, AggregateType: aggregateType,
 		AggregateID: aggregateID, Traceparent: fmt.Sprintf("00-%032x-%016x-01", s.head, org),
-		Envelope: fmt.Appendf(nil, `{"id":%d,"org_id":%d,"aggregate_type":%q,"aggregate_id":%d,"event_type":%q,"payload":{"record_name":%q},"occurred_at":"2026-04-12T14:30:00.000Z"}`,
-			s.head*event.Shards+int64(event.ShardOf(org)), org, aggregateType, aggregateID, event.TypeOf(aggregateType, action), text),
+		Envelope: fmt.Appendf(nil, `{"id":%d,"org_id":%d,"aggregate_type":%q,"aggregate_id":%d,"event_type":%q,"payload":%s,"occurred_at":"2026-04-12T14:30:00.000Z"}`,
+			s.head*event.Shards+int64(event.ShardOf(org)), org, aggregateType, aggregateID, eventType, payload),
 	}
 	s.entries = append(s.entries, e)
 	return e

@@ -25,9 +25,17 @@ type Config struct {
 	PublicKeys       string         `env:"TOKEN_PUBLIC_KEYS,required" help:"keys that verify access tokens" allowed:"kid:base64 of an Ed25519 public key, several separated by commas"`
 	AccessTTL        time.Duration  `env:"ACCESS_TOKEN_TTL" envDefault:"1h" help:"life of an access token"`
 	RefreshTTL       time.Duration  `env:"REFRESH_TOKEN_TTL" envDefault:"720h" help:"life of a refresh token"`
+	InvitationTTL    time.Duration  `env:"INVITATION_TTL" envDefault:"168h" help:"life of an invitation"`
+	ResetTTL         time.Duration  `env:"PASSWORD_RESET_TTL" envDefault:"1h" help:"life of a token that resets a password"`
+	OIDCIssuer       string         `env:"OIDC_ISSUER" help:"OpenID Connect issuer whose tokens are accepted beside the suite's own" allowed:"https://id.example.com"`
+	OIDCAudience     string         `env:"OIDC_AUDIENCE" help:"audience that such a token must be for"`
+	OIDCOrg          int64          `env:"OIDC_ORG" help:"id of the organisation whose users the issuer vouches for"`
 	CORSOrigins      []string       `env:"CORS_ORIGINS" help:"web origins whose pages may call the API" allowed:"* or https://app.example.com, several separated by commas"`
 	TrustedProxies   []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks whose X-Forwarded-For is believed" allowed:"CIDR, several separated by commas"`
 }
+
+// maxAccessTTL bounds the life of access tokens.
+const maxAccessTTL = 24 * time.Hour
 
 func defaults() Config {
 	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", SSEURL: "http://127.0.0.1:8082"}
@@ -57,6 +65,21 @@ func (c *Config) Validate() []config.Problem {
 	}
 	if c.AccessTTL < time.Minute {
 		add("ACCESS_TOKEN_TTL", "want 1m or more")
+	}
+	if c.AccessTTL > maxAccessTTL {
+		add("ACCESS_TOKEN_TTL", "want 24h or less: that is how long sse-gateway remembers what was revoked")
+	}
+	if c.InvitationTTL <= 0 {
+		add("INVITATION_TTL", "want more than 0s")
+	}
+	if c.ResetTTL <= 0 {
+		add("PASSWORD_RESET_TTL", "want more than 0s")
+	}
+	if set := c.OIDCIssuer != ""; set != (c.OIDCAudience != "") || set != (c.OIDCOrg > 0) {
+		add("OIDC_ISSUER", "want OIDC_ISSUER, OIDC_AUDIENCE and OIDC_ORG together, or none of them")
+	}
+	if u, err := url.Parse(c.OIDCIssuer); c.OIDCIssuer != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "") {
+		add("OIDC_ISSUER", "want the issuer's https:// address")
 	}
 	if c.RefreshTTL < c.AccessTTL {
 		add("REFRESH_TOKEN_TTL", "want no less than ACCESS_TOKEN_TTL")

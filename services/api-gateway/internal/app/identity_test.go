@@ -70,8 +70,10 @@ func TestSession(t *testing.T) {
 	require.Equal(t, "REFRESH_TOKEN_REVOKED", s.refresh(other.RefreshToken).problem(t).Reason)
 	require.Equal(t, "REFRESH_TOKEN_INVALID", s.refresh("str_nonsense").problem(t).Reason)
 	s.ok("GET", fmt.Sprintf("/api/events/user/%d", s.a.UserID), "", &history)
-	require.Equal(t, []string{"auth.login", "auth.login", "auth.logout"}, history.types()[2:])
-	require.Equal(t, []string{"create 2 applied", "login 1 applied", "login 1 applied", "logout 1 applied"}, s.auditOf("user", s.a.UserID))
+	require.Equal(t, []string{"auth.login", "auth.logout", "auth.login", "auth.logout"}, history.types()[2:])
+	require.Equal(t, "refresh_token_reused", history.Data[3].Payload["reason"])
+	require.Nil(t, history.Data[3].Payload["actor_id"], "the thief or the robbed")
+	require.Equal(t, []string{"create 2 applied", "login 1 applied", "logout 1 applied", "login 1 applied", "logout 1 applied"}, s.auditOf("user", s.a.UserID))
 
 	last := s.session()
 	_, err := s.admin.Exec(t.Context(), "UPDATE sametick.refresh_tokens SET expires_at = now() - interval '1 s' WHERE hash = $1", auth.HashSecret(last.RefreshToken))
@@ -90,6 +92,7 @@ func TestLoginRefused(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, s.login("ann@acme.example", strings.Repeat("x", 1025)).status)
 
 	session := s.session()
+	s.deputy()
 	s.ok("DELETE", fmt.Sprintf("/api/records/user/%d", s.a.UserID), "", nil)
 	require.Equal(t, "LOGIN_FAILED", s.login("ann@acme.example", password).problem(t).Reason, "an archived user")
 	require.Equal(t, "REFRESH_TOKEN_REVOKED", s.refresh(session.RefreshToken).problem(t).Reason)
@@ -209,5 +212,5 @@ func TestBootstrap(t *testing.T) {
 	code, _, text = run("short\n", "--org", "x", "--email", "nonsense", "--password-stdin")
 	require.Equal(t, 1, code)
 	require.Contains(t, text, "email")
-	require.Contains(t, text, "8 to 1024")
+	require.Contains(t, text, "8 characters to 1024 bytes")
 }

@@ -79,7 +79,8 @@ func TestRowLevelSecurity(t *testing.T) {
 func TestGrants(t *testing.T) {
 	db := database(t).Pool(t)
 	rows, err := db.Query(t.Context(), `SELECT c.relname || ' ' || string_agg(p, ',' ORDER BY p) FROM pg_class c, unnest(ARRAY['SELECT','INSERT','UPDATE','DELETE','TRUNCATE']) p
-		WHERE c.relnamespace = 'sametick'::regnamespace AND c.relname IN ('records', 'credentials', 'api_keys', 'refresh_tokens')
+		WHERE c.relnamespace = 'sametick'::regnamespace AND c.relname IN ('records', 'credentials', 'api_keys', 'refresh_tokens',
+			'roles', 'user_roles', 'sessions', 'user_tokens', 'external_identities', 'login_attempts', 'types')
 		AND has_table_privilege('sametick_api', c.oid, p) GROUP BY c.relname ORDER BY c.relname`)
 	require.NoError(t, err)
 	var got []string
@@ -89,10 +90,11 @@ func TestGrants(t *testing.T) {
 		got = append(got, line)
 	}
 	require.NoError(t, rows.Err())
-	require.Equal(t, []string{"api_keys INSERT,SELECT", "credentials INSERT,SELECT", "records INSERT,SELECT,UPDATE", "refresh_tokens INSERT"}, got)
+	require.Equal(t, []string{"api_keys INSERT,SELECT", "credentials INSERT,SELECT", "external_identities INSERT,SELECT", "records INSERT,SELECT,UPDATE",
+		"refresh_tokens INSERT", "roles INSERT,SELECT", "sessions INSERT,SELECT", "types INSERT,SELECT,UPDATE", "user_roles DELETE,INSERT,SELECT", "user_tokens INSERT,SELECT"}, got)
 	var open int
 	require.NoError(t, db.QueryRow(t.Context(), `SELECT count(*) FROM pg_proc WHERE pronamespace = 'sametick'::regnamespace AND prosecdef
-		AND has_function_privilege('sametick_webhook', oid, 'EXECUTE') AND proname ~ '^(find_|rotate_|end_)'`).Scan(&open))
+		AND has_function_privilege('sametick_webhook', oid, 'EXECUTE') AND proname ~ '^(find_|rotate_|end_|renew_|finish_|begin_|require_|after_)'`).Scan(&open))
 	require.Zero(t, open)
 }
 

@@ -62,6 +62,7 @@ func TestArchivedKeyIsDead(t *testing.T) {
 func TestArchivedUserTakesKeysAlong(t *testing.T) {
 	s := start(t, nil)
 	require.Equal(t, 200, s.call("GET", "/api/events", "", "").status)
+	s.deputy()
 	s.ok("DELETE", fmt.Sprintf("/api/records/user/%d", s.a.UserID), "", nil)
 	require.Equal(t, 401, s.call("GET", "/api/events", "", "").status)
 }

@@ -145,7 +145,7 @@ func TestStream(t *testing.T) {
 	}
 	v, err := auth.NewVerifier(s.g.config.PublicKeys)
 	require.NoError(t, err)
-	user, _, err := s.signer.Sign(auth.Principal{OrgID: 5, Subject: "user:1"}, time.Hour)
+	user, _, err := s.signer.Sign(auth.Principal{OrgID: 5, Subject: "user:1", Scopes: auth.ScopesOf(auth.EventsRead)}, time.Hour)
 	require.NoError(t, err)
 	for _, c := range []struct{ query, header string }{
 		{"?token=" + s.a.APIKey + "&event_type=task.*&event_type=*.post_create", ""}, {"?event_type=task.*&event_type=*.post_create", "Bearer " + s.a.APIKey},
@@ -178,10 +178,11 @@ func TestStream(t *testing.T) {
 
 func TestStreamUnavailable(t *testing.T) {
 	s := start(t, nil)
-	a := s.call("GET", "/api/events/stream?token=secret-token", "-", "")
+	token := s.session().AccessToken
+	a := s.call("GET", "/api/events/stream?token="+token, "-", "")
 	require.Equal(t, http.StatusServiceUnavailable, a.status)
 	require.Equal(t, "STREAM_UNAVAILABLE", a.problem(t).Reason)
-	require.NotContains(t, s.log.String(), "secret-token")
+	require.NotContains(t, s.log.String(), token)
 }
 
 func TestComponents(t *testing.T) {

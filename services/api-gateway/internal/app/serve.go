@@ -23,15 +23,20 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/audit"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
+	"github.com/sametick/sametick/services/api-gateway/internal/oidc"
 	"github.com/sametick/sametick/services/api-gateway/internal/proofs"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
+	"github.com/sametick/sametick/services/api-gateway/internal/types"
 	"github.com/sametick/sametick/services/api-gateway/internal/wake"
+	"github.com/sametick/sametick/services/api-gateway/internal/workflow"
 )
 
 const (
@@ -41,6 +46,8 @@ const (
 	maxSpread = 5 * time.Second
 	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
 	maxAnswer = 1 << 30
+	// maxBatch holds a batch of as many bytes as REST takes, and what is around it.
+	maxBatch = 20 << 20
 )
 
 // gateway is the process being put together, a step for each resource.
@@ -56,8 +63,11 @@ type gateway struct {
 	waker    *wake.Waker
 	store    *store.Store
 	records  *records.Service
+	types    *types.Service
 	identity *identity.Service
 	keys     *identity.KeyCache
+	checker  *identity.Checker
+	verifier *auth.Verifier
 	// secret is what the gRPC side knows the REST side of this process by.
 	secret string
 	// The servers, by what they speak.
@@ -133,27 +143,48 @@ func (g *gateway) buildServices(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if g.verifier, err = auth.NewVerifier(g.config.PublicKeys); err != nil {
+		return err
+	}
 	g.keys = identity.NewKeyCache(g.store, time.Now)
-	g.records = records.NewService(g.store, g.store, g.waker.Wake, g.keys.Clear)
-	g.identity = identity.NewService(g.store, g.store, g.store, g.records, g.keys, signer, identity.Settings{
-		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, ParallelHashes: runtime.GOMAXPROCS(0),
-	}, g.waker.Wake)
-	return nil
-}
-
-func (g *gateway) buildGRPC(context.Context) error {
-	verifier, err := auth.NewVerifier(g.config.PublicKeys)
+	registry, err := types.NewRegistry(g.store)
 	if err != nil {
 		return err
 	}
-	access := grpcapi.NewAccess(verifier, g.keys, g.secret)
-	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(),
-		Unary: []grpc.UnaryServerInterceptor{access.Unary}, Stream: []grpc.StreamServerInterceptor{access.Stream},
+	g.types = types.NewService(g.store, registry, g.waker.Wake)
+	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
+	revoked := func() { g.keys.Clear(); g.checker.Clear() }
+	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, revoked)
+	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
+		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
+		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
+		ResetTTL: g.config.ResetTTL, ParallelHashes: runtime.GOMAXPROCS(0),
+	}, g.waker.Wake, revoked)
+	return nil
+}
+
+// external accepts the tokens of the external issuer, if there is one.
+func (g *gateway) external() *identity.External {
+	if g.config.OIDCIssuer == "" {
+		return nil
+	}
+	v := oidc.New(g.config.OIDCIssuer, g.config.OIDCAudience)
+	g.add(lifecycle.Closer(v.Close))
+	return identity.NewExternal(v, g.store, g.config.OIDCOrg, time.Now)
+}
+
+func (g *gateway) buildGRPC(context.Context) error {
+	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
+	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
+		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
 			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
-			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity))
+			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.waker.Wake)))
 			auditv1.RegisterAuditServiceServer(r, grpcapi.NewAudit(audit.NewService(g.store, proofs.New(relayv1.NewAuditLogServiceClient(g.relay)), g.waker.Wake)))
+			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
+			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
+			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
 		}})
 	g.add(g.grpc)
 	return nil

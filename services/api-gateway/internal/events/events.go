@@ -5,6 +5,7 @@ package events
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,17 +14,34 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
-// Query selects events of one organisation. Empty strings and nil select everything.
+// Kind is a type of event of a type of aggregate.
+type Kind struct{ AggregateType, EventType string }
+
+// Query selects events of one organisation. Nil selects everything.
 type Query struct {
-	AggregateType, EventType string
+	// Types and Events select kinds: an event passes when it matches one of each that is given.
+	Types  []string
+	Events []event.Pattern
+	// AggregateID goes with exactly one of Types.
+	AggregateID, ActorID *int64
 	// From and To are exclusive.
 	From, To *time.Time
-	Page     paging.Page
+	// Ascending is oldest first, by id.
+	Ascending bool
+	// After is the event that the page comes after, in that order; 0 counts from Page's offset.
+	After int64
+	Page  paging.Page
+}
+
+// Matches tells whether a kind passes.
+func (q *Query) Matches(k Kind) bool {
+	return (len(q.Types) == 0 || slices.Contains(q.Types, k.AggregateType)) &&
+		(len(q.Events) == 0 || slices.ContainsFunc(q.Events, func(p event.Pattern) bool { return p.Match(k.EventType) }))
 }
 
 // Store reads history. Totals and pages come from one snapshot.
 type Store interface {
-	// ListEvents gives one page, newest first, and how many match.
+	// ListEvents gives one page and how many match.
 	ListEvents(ctx context.Context, orgID int64, q Query) ([]event.Event, int64, error)
 	// ListEntityEvents gives one page of an entity's events by sequence, and how many it has.
 	ListEntityEvents(ctx context.Context, orgID int64, typ string, id int64, p paging.Page) ([]event.Event, int64, error)
@@ -39,24 +57,35 @@ type Service struct{ store Store }
 // NewService makes a service.
 func NewService(s Store) *Service { return &Service{s} }
 
-// Filter is a query as a caller writes it.
-type Filter struct {
-	AggregateType, EventType string
-	// From and To are ISO 8601, see ParseTime; empty means open.
-	From, To    string
-	Limit, Page *int32
+// Page is one page of events.
+type Page struct {
+	Events []event.Event
+	// Total is how many events match, over all pages.
+	Total int64
+	// Next is the cursor of what follows; empty at the end.
+	Next string
 }
 
-// List gives one page of the organisation's events, newest first, and how many match.
-func (s *Service) List(ctx context.Context, orgID int64, f Filter) ([]event.Event, int64, error) {
-	q, err := f.query()
+// List gives one page of the organisation's events.
+func (s *Service) List(ctx context.Context, orgID int64, f Filter) (Page, error) {
+	q, err := f.query(orgID)
 	if err != nil {
-		return nil, 0, err
+		return Page{}, err
 	}
-	if err := s.checkType(ctx, orgID, q.AggregateType); err != nil {
-		return nil, 0, err
+	for _, t := range q.Types {
+		if err := s.checkType(ctx, orgID, t); err != nil {
+			return Page{}, err
+		}
 	}
-	return s.store.ListEvents(ctx, orgID, q)
+	limit := q.Page.Limit
+	q.Page.Limit++ // one more tells whether there is more
+	list, total, err := s.store.ListEvents(ctx, orgID, q)
+	p := Page{Events: list, Total: total}
+	if int64(len(list)) > limit {
+		p.Events = list[:limit]
+		p.Next = f.cursor(orgID, list[limit-1].ID)
+	}
+	return p, err
 }
 
 // Entity gives one page of one entity's events in the order of their sequence numbers, and how many
@@ -96,38 +125,6 @@ func (s *Service) checkType(ctx context.Context, orgID int64, typ string) error 
 		"one of "+strings.Join(event.Types(), ", ")+", or a type that a producer has recorded")
 }
 
-func (f Filter) query() (Query, error) {
-	page, err := paging.Standard.Page(f.Limit, f.Page)
-	if err != nil {
-		return Query{}, err
-	}
-	q := Query{AggregateType: f.AggregateType, EventType: f.EventType, Page: page}
-	if aggregate, action, ok := strings.Cut(f.EventType, "."); f.EventType != "" && (!ok || !isWord(aggregate) || !isWord(action)) {
-		return Query{}, fault("event_type", "INVALID_EVENT_TYPE", "a full event type such as task.post_create")
-	}
-	if q.From, err = bound("from", f.From); err != nil {
-		return Query{}, err
-	}
-	if q.To, err = bound("to", f.To); err != nil {
-		return Query{}, err
-	}
-	if q.From != nil && q.To != nil && q.From.After(*q.To) {
-		return Query{}, fault("from", "AFTER_TO", "a time that is not after \"to\"")
-	}
-	return q, nil
-}
-
-func bound(field, text string) (*time.Time, error) {
-	if text == "" {
-		return nil, nil
-	}
-	t, ok := ParseTime(text)
-	if !ok {
-		return nil, fault(field, "INVALID_TIME", "ISO 8601: a date (2026-04-12, midnight UTC) or a time with its zone (2026-04-12T14:30:00Z)")
-	}
-	return &t, nil
-}
-
 // ParseTime reads the forms of ISO 8601 that are accepted: a date, which means midnight UTC, or a time
 // with its zone. A space in the place of the zone's plus is a plus that was not escaped in a URL.
 func ParseTime(s string) (time.Time, bool) {
@@ -148,8 +145,4 @@ func ParseTime(s string) (time.Time, bool) {
 func isWord(s string) bool {
 	ok, err := regexp.MatchString(`^[a-z][a-z0-9_]{0,62}$`, s)
 	return err == nil && ok
-}
-
-func fault(field, reason, allowed string) error {
-	return errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields").WithField(field, reason, allowed)
 }

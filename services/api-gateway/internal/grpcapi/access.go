@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"net"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -17,6 +18,8 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
@@ -26,12 +29,19 @@ const (
 	GatewayKey   = "sametick-gateway"
 	ClientIPKey  = "sametick-client-ip"
 	UserAgentKey = "sametick-user-agent"
+	// IfMatchKey is a version, or empty.
+	IfMatchKey = "sametick-if-match"
 )
 
-// anyone marks the methods that need no token: their argument is the credential.
-const anyone = ""
+const (
+	// anyone marks the methods that need no token: their argument is the credential.
+	anyone = ""
+	// signedIn marks those that need a token of any scope.
+	signedIn = "*"
+)
 
-// Requirements gives the scope that each method needs, by full method name; empty for the public ones.
+// Requirements gives the scope that each method needs, by full method name; empty for the public ones, "*"
+// where any token does.
 // A method that is not in it can be called by nobody.
 func Requirements() map[string]string {
 	return map[string]string{
@@ -40,6 +50,34 @@ func Requirements() map[string]string {
 		recordsv1.RecordService_ListRecords_FullMethodName:   auth.RecordsRead,
 		recordsv1.RecordService_UpdateRecord_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_ArchiveRecord_FullMethodName: auth.RecordsWrite,
+		recordsv1.RecordService_RestoreRecord_FullMethodName: auth.RecordsWrite,
+		recordsv1.RecordService_BatchRecords_FullMethodName:  auth.RecordsWrite,
+		recordsv1.RecordService_ExportRecords_FullMethodName: auth.RecordsRead,
+
+		auditv1.AuditService_GetEntry_FullMethodName:            auth.AuditRead,
+		auditv1.AuditService_ListEntries_FullMethodName:         auth.AuditRead,
+		auditv1.AuditService_ExportEntries_FullMethodName:       auth.AuditRead,
+		auditv1.AuditService_GetHead_FullMethodName:             auth.AuditRead,
+		auditv1.AuditService_GetInclusionProof_FullMethodName:   auth.AuditRead,
+		auditv1.AuditService_GetConsistencyProof_FullMethodName: auth.AuditRead,
+
+		workflowv1.WorkflowService_StartWorkflow_FullMethodName:     auth.RecordsWrite,
+		workflowv1.WorkflowService_GetWorkflow_FullMethodName:       auth.RecordsRead,
+		workflowv1.WorkflowService_CancelWorkflow_FullMethodName:    auth.RecordsWrite,
+		workflowv1.WorkflowService_PassStep_FullMethodName:          auth.RecordsWrite,
+		workflowv1.WorkflowService_FailStep_FullMethodName:          auth.RecordsWrite,
+		workflowv1.WorkflowService_ApproveStep_FullMethodName:       auth.RecordsWrite,
+		workflowv1.WorkflowService_CreateDefinition_FullMethodName:  auth.RecordsWrite,
+		workflowv1.WorkflowService_ListDefinitions_FullMethodName:   auth.RecordsRead,
+		workflowv1.WorkflowService_GetDefinition_FullMethodName:     auth.RecordsRead,
+		workflowv1.WorkflowService_UpdateDefinition_FullMethodName:  auth.RecordsWrite,
+		workflowv1.WorkflowService_ArchiveDefinition_FullMethodName: auth.RecordsWrite,
+
+		typesv1.TypeService_CreateType_FullMethodName:  auth.OrgAdmin,
+		typesv1.TypeService_GetType_FullMethodName:     auth.RecordsRead,
+		typesv1.TypeService_ListTypes_FullMethodName:   auth.RecordsRead,
+		typesv1.TypeService_UpdateType_FullMethodName:  auth.OrgAdmin,
+		typesv1.TypeService_ArchiveType_FullMethodName: auth.OrgAdmin,
 
 		eventsv1.EventService_ListEvents_FullMethodName:       auth.EventsRead,
 		eventsv1.EventService_ListEntityEvents_FullMethodName: auth.EventsRead,
@@ -52,12 +90,30 @@ func Requirements() map[string]string {
 		identityv1.IdentityService_ListApiKeys_FullMethodName:    auth.OrgAdmin,
 		identityv1.IdentityService_ArchiveApiKey_FullMethodName:  auth.OrgAdmin,
 
-		auditv1.AuditService_GetEntry_FullMethodName:            auth.AuditRead,
-		auditv1.AuditService_ListEntries_FullMethodName:         auth.AuditRead,
-		auditv1.AuditService_ExportEntries_FullMethodName:       auth.AuditRead,
-		auditv1.AuditService_GetHead_FullMethodName:             auth.AuditRead,
-		auditv1.AuditService_GetInclusionProof_FullMethodName:   auth.AuditRead,
-		auditv1.AuditService_GetConsistencyProof_FullMethodName: auth.AuditRead,
+		identityv1.IdentityService_RotateApiKey_FullMethodName:     auth.OrgAdmin,
+		identityv1.IdentityService_ChangePassword_FullMethodName:   signedIn,
+		identityv1.IdentityService_ResetPassword_FullMethodName:    anyone,
+		identityv1.IdentityService_AcceptInvitation_FullMethodName: anyone,
+		identityv1.IdentityService_ListSessions_FullMethodName:     signedIn,
+		identityv1.IdentityService_EndSession_FullMethodName:       signedIn,
+		identityv1.IdentityService_EndSessions_FullMethodName:      signedIn,
+		identityv1.IdentityService_ListSigningKeys_FullMethodName:  anyone,
+
+		identityv1.DirectoryService_CreateUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_InviteUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ListUsers_FullMethodName:           auth.OrgAdmin,
+		identityv1.DirectoryService_GetUser_FullMethodName:             auth.OrgAdmin,
+		identityv1.DirectoryService_UpdateUser_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveUser_FullMethodName:         auth.OrgAdmin,
+		identityv1.DirectoryService_StartPasswordReset_FullMethodName:  auth.OrgAdmin,
+		identityv1.DirectoryService_CreateRole_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ListRoles_FullMethodName:           auth.OrgAdmin,
+		identityv1.DirectoryService_GetRole_FullMethodName:             auth.OrgAdmin,
+		identityv1.DirectoryService_UpdateRole_FullMethodName:          auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveRole_FullMethodName:         auth.OrgAdmin,
+		identityv1.DirectoryService_GetOrganization_FullMethodName:     signedIn,
+		identityv1.DirectoryService_UpdateOrganization_FullMethodName:  auth.OrgAdmin,
+		identityv1.DirectoryService_ArchiveOrganization_FullMethodName: auth.OrgAdmin,
 	}
 }
 
@@ -87,64 +143,60 @@ func NewAccess(tokens TokenVerifier, keys KeyFinder, gateway string) *Access {
 // Unary is the interceptor: it authenticates, checks the method's scope and leaves the caller in the
 // context.
 func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if isProbe(info.FullMethod) {
-		return next(ctx, req)
-	}
-	scope, known := a.needs[info.FullMethod]
-	if !known {
-		return nil, closed()
-	}
-	ctx, err := a.enter(ctx, scope)
+	ctx, err := a.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
 	return next(ctx, req)
 }
 
-// Stream is the same for streams.
+// Stream is the interceptor of streams.
 func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if isProbe(info.FullMethod) {
-		return next(srv, ss)
-	}
-	scope, known := a.needs[info.FullMethod]
-	if !known {
-		return closed()
-	}
-	ctx, err := a.enter(ss.Context(), scope)
+	ctx, err := a.admit(ss.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
-	return next(srv, entered{ss, ctx})
+	return next(srv, admitted{ss, ctx})
 }
 
-func closed() error {
-	return errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
-}
-
-// entered is a stream whose caller is known.
-type entered struct {
+// admitted is a stream whose context has the caller.
+type admitted struct {
 	grpc.ServerStream
 	ctx context.Context
 }
 
-// Context has the caller.
-func (e entered) Context() context.Context { return e.ctx }
+// Context is the stream's.
+func (s admitted) Context() context.Context { return s.ctx }
 
-// enter authenticates, checks the scope and leaves the caller in the context.
-func (a *Access) enter(ctx context.Context, scope string) (context.Context, error) {
+func (a *Access) admit(ctx context.Context, method string) (context.Context, error) {
+	if isProbe(method) {
+		return ctx, nil
+	}
+	scope, known := a.needs[method]
+	if !known {
+		return nil, errs.New(errs.PermissionDenied, "METHOD_CLOSED", "nobody may call this method")
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	c := caller{call: a.origin(ctx, md)}
+	if a.isGateway(md) {
+		c.ifMatch = first(md, IfMatchKey)
+	}
 	if scope != anyone {
 		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
 		if err != nil {
 			return nil, err
 		}
-		if !p.Scopes.Has(scope) {
+		if scope != signedIn && !p.Scopes.Has(scope) {
 			return nil, missing(scope)
 		}
 		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+// isGateway tells whether this process' own REST side calls.
+func (a *Access) isGateway(md metadata.MD) bool {
+	return a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1
 }
 
 // Principal tells whose a bearer token is: an access token or an API key.
@@ -168,7 +220,7 @@ func (a *Access) origin(ctx context.Context, md metadata.MD) records.Call {
 	if p, ok := peer.FromContext(ctx); ok {
 		c.IP, _, _ = net.SplitHostPort(p.Addr.String())
 	}
-	if a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1 {
+	if a.isGateway(md) {
 		c.IP, c.UserAgent = first(md, ClientIPKey), first(md, UserAgentKey)
 	}
 	if net.ParseIP(c.IP) == nil { // none, or an IPv6 zone, which the audit log's inet does not know
@@ -202,6 +254,20 @@ type callerKey struct{}
 type caller struct {
 	principal auth.Principal
 	call      records.Call
+	// ifMatch is the version of an If-Match header, empty without one.
+	ifMatch string
+}
+
+// version is the one that a change was made from, by the header or by the request.
+func (c caller) version(given *int64) (*int64, error) {
+	version, err := strconv.ParseInt(c.ifMatch, 10, 64)
+	switch {
+	case err != nil: // rest has refused what is no version
+		return given, nil
+	case given != nil && *given != version:
+		return nil, invalid("version", "CONFLICTS_WITH_IF_MATCH", "the version that If-Match has, or none")
+	}
+	return &version, nil
 }
 
 func callerOf(ctx context.Context) caller {

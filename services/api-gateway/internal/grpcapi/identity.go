@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
@@ -15,10 +16,13 @@ import (
 type Identity struct {
 	identityv1.UnimplementedIdentityServiceServer
 	service *identity.Service
+	keys    []auth.PublicKey
 }
 
-// NewIdentity makes the server.
-func NewIdentity(s *identity.Service) *Identity { return &Identity{service: s} }
+// NewIdentity makes the server. keys are those that tokens are verified by.
+func NewIdentity(s *identity.Service, keys []auth.PublicKey) *Identity {
+	return &Identity{service: s, keys: keys}
+}
 
 // Login implements IdentityService.
 func (s *Identity) Login(ctx context.Context, req *identityv1.LoginRequest) (*identityv1.TokenResponse, error) {
@@ -30,7 +34,7 @@ func (s *Identity) Refresh(ctx context.Context, req *identityv1.RefreshRequest) 
 	if err := given("refresh_token", req.GetRefreshToken()); err != nil {
 		return nil, err
 	}
-	return tokens(s.service.Refresh(ctx, req.GetRefreshToken()))
+	return tokens(s.service.Refresh(ctx, callerOf(ctx).call, req.GetRefreshToken()))
 }
 
 // Logout implements IdentityService.
@@ -38,7 +42,7 @@ func (s *Identity) Logout(ctx context.Context, req *identityv1.LogoutRequest) (*
 	if err := given("refresh_token", req.GetRefreshToken()); err != nil {
 		return nil, err
 	}
-	return &identityv1.LogoutResponse{}, s.service.Logout(ctx, callerOf(ctx).call, req.GetRefreshToken())
+	return &identityv1.LogoutResponse{}, s.service.Logout(ctx, callerOf(ctx).call, req.GetRefreshToken(), req.GetAll())
 }
 
 // CreateApiKey implements IdentityService.
@@ -81,6 +85,16 @@ func (s *Identity) ArchiveApiKey(ctx context.Context, req *identityv1.ArchiveApi
 	return toKey(&key), nil
 }
 
+// RotateApiKey implements IdentityService.
+func (s *Identity) RotateApiKey(ctx context.Context, req *identityv1.RotateApiKeyRequest) (*identityv1.CreateApiKeyResponse, error) { //nolint:revive // the generated interface has the name
+	c := callerOf(ctx)
+	key, secret, err := s.service.RotateKey(ctx, c.principal, c.call, req.GetId(), req.GetOverlap())
+	if err != nil {
+		return nil, err
+	}
+	return &identityv1.CreateApiKeyResponse{ApiKey: toKey(&key), Secret: secret}, nil
+}
+
 // ExchangeApiKey implements IdentityService.
 func (s *Identity) ExchangeApiKey(ctx context.Context, req *identityv1.ExchangeApiKeyRequest) (*identityv1.TokenResponse, error) { //nolint:revive // the generated interface has the name
 	return tokens(s.service.ExchangeKey(ctx, req.GetSecret()))
@@ -96,7 +110,8 @@ func tokens(t identity.Tokens, err error) (*identityv1.TokenResponse, error) {
 
 func toKey(k *identity.APIKey) *identityv1.ApiKey {
 	return &identityv1.ApiKey{Id: k.ID, Name: k.Name, Prefix: k.Prefix, Scopes: k.Scopes.Names(),
-		CreatedAt: timestamppb.New(k.CreatedAt), ExpiresAt: timestamp(k.ExpiresAt), ArchivedAt: timestamp(k.ArchivedAt)}
+		CreatedAt: timestamppb.New(k.CreatedAt), ExpiresAt: timestamp(k.ExpiresAt), ArchivedAt: timestamp(k.ArchivedAt),
+		LastUsedAt: timestamp(k.LastUsedAt)}
 }
 
 func given(field, value string) error {

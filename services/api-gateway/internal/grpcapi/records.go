@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sametick/sametick/pkg/auth"
@@ -28,7 +29,7 @@ func NewRecords(s *records.Service) *Records { return &Records{service: s} }
 // users or revoke keys.
 func mayWrite(c caller, typ string) error {
 	switch typ {
-	case "user", "organization", "api_key":
+	case "user", "role", "organization", "api_key":
 		return c.require(auth.OrgAdmin)
 	default:
 		return nil
@@ -61,11 +62,7 @@ func (s *Records) ListRecords(ctx context.Context, req *recordsv1.ListRecordsReq
 	if err != nil {
 		return nil, err
 	}
-	res := &recordsv1.ListRecordsResponse{Total: total, Data: make([]*recordsv1.Record, len(list))}
-	for i := range list {
-		res.Data[i] = toRecord(&list[i])
-	}
-	return res, nil
+	return &recordsv1.ListRecordsResponse{Total: total, Data: toRecords(list)}, nil
 }
 
 // UpdateRecord implements RecordService.
@@ -74,7 +71,18 @@ func (s *Records) UpdateRecord(ctx context.Context, req *recordsv1.UpdateRecordR
 	if err := mayWrite(c, req.GetType()); err != nil {
 		return nil, err
 	}
-	u := records.Update{Type: req.GetType(), ID: req.GetId(), Mask: req.GetUpdateMask().GetPaths(), Name: req.GetName(),
+	u := toUpdate(&recordsv1.Operation_Update{Id: req.GetId(), Name: req.Name, Attributes: req.GetAttributes(), WorkflowId: req.WorkflowId,
+		StepId: req.StepId, Version: req.Version, UpdateMask: req.GetUpdateMask()})
+	u.Type = req.GetType()
+	var err error
+	if u.Version, err = c.version(req.Version); err != nil {
+		return nil, err
+	}
+	return record(s.service.Update(ctx, c.call, u))
+}
+
+func toUpdate(req *recordsv1.Operation_Update) records.Update {
+	u := records.Update{ID: req.GetId(), Mask: req.GetUpdateMask().GetPaths(), Name: req.GetName(),
 		WorkflowID: req.WorkflowId, StepID: req.StepId, Version: req.Version}
 	if req.Attributes != nil {
 		u.Attributes = []byte(req.GetAttributes().GetText())
@@ -82,10 +90,10 @@ func (s *Records) UpdateRecord(ctx context.Context, req *recordsv1.UpdateRecordR
 	if len(u.Mask) == 0 && req.UpdateMask == nil {
 		u.Mask = setFields(req)
 	}
-	return record(s.service.Update(ctx, c.call, u))
+	return u
 }
 
-func setFields(req *recordsv1.UpdateRecordRequest) (mask []string) {
+func setFields(req *recordsv1.Operation_Update) (mask []string) {
 	add := func(set bool, field string) {
 		if set {
 			mask = append(mask, field)
@@ -104,7 +112,72 @@ func (s *Records) ArchiveRecord(ctx context.Context, req *recordsv1.ArchiveRecor
 	if err := mayWrite(c, req.GetType()); err != nil {
 		return nil, err
 	}
-	return record(s.service.Archive(ctx, c.call, req.GetType(), req.GetId(), req.Version))
+	version, err := c.version(req.Version)
+	if err != nil {
+		return nil, err
+	}
+	return record(s.service.Archive(ctx, c.call, req.GetType(), req.GetId(), version))
+}
+
+// RestoreRecord implements RecordService.
+func (s *Records) RestoreRecord(ctx context.Context, req *recordsv1.RestoreRecordRequest) (*recordsv1.Record, error) {
+	c := callerOf(ctx)
+	if err := mayWrite(c, req.GetType()); err != nil {
+		return nil, err
+	}
+	version, err := c.version(req.Version)
+	if err != nil {
+		return nil, err
+	}
+	return record(s.service.Restore(ctx, c.call, req.GetType(), req.GetId(), version))
+}
+
+// BatchRecords implements RecordService.
+func (s *Records) BatchRecords(ctx context.Context, req *recordsv1.BatchRecordsRequest) (*recordsv1.BatchRecordsResponse, error) {
+	c := callerOf(ctx)
+	if err := mayWrite(c, req.GetType()); err != nil {
+		return nil, err
+	}
+	list := make([]records.Operation, len(req.GetOperations()))
+	for i, o := range req.GetOperations() {
+		if d := o.GetCreate(); d != nil {
+			list[i].Create = &records.Draft{Name: d.GetName(), Attributes: []byte(d.GetAttributes().GetText()),
+				Refs: records.Refs{WorkflowID: d.WorkflowId, StepID: d.StepId}}
+		}
+		if u := o.GetUpdate(); u != nil {
+			update := toUpdate(u)
+			list[i].Update = &update
+		}
+		if a := o.GetArchive(); a != nil {
+			list[i].Archive = &records.Target{ID: a.GetId(), Version: a.Version}
+		}
+	}
+	made, err := s.service.Batch(ctx, c.call, req.GetType(), list)
+	if err != nil {
+		return nil, err
+	}
+	return &recordsv1.BatchRecordsResponse{Data: toRecords(made)}, nil
+}
+
+// ExportRecords implements RecordService.
+func (s *Records) ExportRecords(req *recordsv1.ExportRecordsRequest, stream grpc.ServerStreamingServer[recordsv1.ExportRecordsResponse]) error {
+	c := callerOf(stream.Context())
+	summary, err := s.service.Export(stream.Context(), c.call, records.Query{Type: req.GetType(), IncludeArchived: req.GetIncludeArchived(),
+		WorkflowID: req.WorkflowId}, req.GetFormat(), func(chunk []byte) error {
+		return stream.Send(&recordsv1.ExportRecordsResponse{Data: chunk}) // which copies it
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&recordsv1.ExportRecordsResponse{Summary: &recordsv1.ExportSummary{Count: summary.Count, Sha256: summary.SHA256}})
+}
+
+func toRecords(list []records.Record) []*recordsv1.Record {
+	out := make([]*recordsv1.Record, len(list))
+	for i := range list {
+		out[i] = toRecord(&list[i])
+	}
+	return out
 }
 
 func record(r records.Record, err error) (*recordsv1.Record, error) {

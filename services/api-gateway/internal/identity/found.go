@@ -8,7 +8,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
-// Founding is a new organisation with its first user, who may do everything, and an API key.
+// Founding is a new organisation with its first user, an administrator, and an API key.
 type Founding struct {
 	Org, Email, PasswordHash, KeySecret string
 }
@@ -36,8 +36,8 @@ func Found(ctx context.Context, f Founder, org, email, password string) (Founded
 	if !ValidEmail(email) {
 		err = err.WithField("email", "INVALID_EMAIL", "an email address")
 	}
-	if len(password) < MinPassword || len(password) > MaxPassword {
-		err = err.WithField("password", "OUT_OF_RANGE", fmt.Sprintf("%d to %d bytes", MinPassword, MaxPassword))
+	if bad := checkNewPassword("password", password, email, email); bad != nil {
+		err.Fields = append(err.Fields, errs.From(bad).Fields...)
 	}
 	if len(err.Fields) > 0 {
 		return Founded{}, err

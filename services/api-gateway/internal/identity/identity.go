@@ -5,7 +5,10 @@ package identity
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
@@ -32,23 +35,16 @@ type APIKey struct {
 	Scopes                auth.Scopes
 	CreatedAt             time.Time
 	ExpiresAt, ArchivedAt *time.Time
+	// LastUsedAt is to the minute.
+	LastUsedAt *time.Time
 }
 
 // Users finds and follows users.
 type Users interface {
 	// FindUser gives NotFound when nobody has the address.
 	FindUser(ctx context.Context, email string) (User, error)
-	// StartSession stores the first refresh token of a login and fires auth.login.
-	StartSession(ctx context.Context, call records.Call, u User, refreshHash []byte, expires time.Time) error
-}
-
-// Sessions goes on with and ends sessions.
-type Sessions interface {
-	// RotateRefresh takes a refresh token once and stores its successor. The user's name is not given.
-	RotateRefresh(ctx context.Context, hash, next []byte, expires time.Time) (User, RefreshOutcome, error)
-	// EndSession revokes the session of a refresh token and fires auth.logout; nothing happens when there
-	// is none.
-	EndSession(ctx context.Context, call records.Call, hash []byte) error
+	// StartSession stores a session with its first refresh token and fires auth.login.
+	StartSession(ctx context.Context, call records.Call, u User, n NewSession) error
 }
 
 // Keys stores API keys.
@@ -58,19 +54,10 @@ type Keys interface {
 	ListKeys(ctx context.Context, orgID int64, p paging.Page) ([]APIKey, int64, error)
 	// GetKey gives NotFound when the organisation has no such key.
 	GetKey(ctx context.Context, orgID, id int64) (APIKey, error)
+	// RotateKey puts a secret in the place of a key's, which works on until overlap has passed, and fires
+	// api_key.rotated. check is asked about the key as it is then.
+	RotateKey(ctx context.Context, call records.Call, id int64, n NewKeySecretOf, check func(APIKey) error) (APIKey, error)
 }
-
-// RefreshOutcome is what became of a refresh token.
-type RefreshOutcome string
-
-// The outcomes; Reused has revoked the whole session.
-const (
-	Rotated RefreshOutcome = "rotated"
-	Unknown RefreshOutcome = "unknown"
-	Expired RefreshOutcome = "expired"
-	Revoked RefreshOutcome = "revoked"
-	Reused  RefreshOutcome = "reused"
-)
 
 // Tokens is what a caller gets for a password, a refresh token or an API key.
 type Tokens struct {
@@ -86,36 +73,55 @@ type Settings struct {
 	AccessTTL, RefreshTTL time.Duration
 	// KeyTTL is the life of tokens that keys are exchanged for.
 	KeyTTL time.Duration
+	// InvitationTTL and ResetTTL are the lives of one-time tokens.
+	InvitationTTL, ResetTTL time.Duration
 	// ParallelHashes is how many passwords are checked at once.
 	ParallelHashes int
 }
 
-// Service signs users in and manages API keys. Safe for concurrent use.
+// Stores is where a Service keeps what it has rules for.
+type Stores struct {
+	Users     Users
+	Sessions  Sessions
+	Passwords Passwords
+	Throttle  Throttle
+	Keys      Keys
+	Members   Members
+	Roles     Roles
+}
+
+// Service signs users in, and manages who may call. Safe for concurrent use.
 type Service struct {
-	users     Users
-	sessions  Sessions
-	keys      Keys
+	store     Stores
 	records   *records.Service
 	cache     *KeyCache
+	checker   *Checker
 	signer    *auth.Signer
 	settings  Settings
 	passwords *passwords
 	changed   func()
+	revoked   func()
 }
 
-// NewService makes a service. changed is called after each mutation; it must not block.
-func NewService(u Users, s Sessions, k Keys, r *records.Service, c *KeyCache, signer *auth.Signer, set Settings, changed func()) *Service {
-	return &Service{users: u, sessions: s, keys: k, records: r, cache: c, signer: signer, settings: set,
-		passwords: newPasswords(set.ParallelHashes), changed: changed}
+// NewService makes a service. changed is called after each mutation, revoked after one that takes somebody's
+// access away; they must not block.
+func NewService(stores Stores, r *records.Service, c *KeyCache, checker *Checker, signer *auth.Signer, set Settings, changed, revoked func()) *Service {
+	return &Service{store: stores, records: r, cache: c, checker: checker, signer: signer, settings: set,
+		passwords: newPasswords(set.ParallelHashes), changed: changed, revoked: revoked}
 }
 
 // Login gives tokens for a password. Unauthenticated, reason LOGIN_FAILED, says neither what was wrong
-// nor, by the time it takes, whether the user exists.
+// nor, by the time it takes, whether the user exists; ResourceExhausted, reason LOGIN_THROTTLED, that
+// too many have failed.
 func (s *Service) Login(ctx context.Context, call records.Call, email, password string) (Tokens, error) {
 	if err := checkLogin(email, password); err != nil {
 		return Tokens{}, err
 	}
-	user, err := s.users.FindUser(ctx, email)
+	attempt := attemptAt("login", email, call.IP)
+	if err := s.begin(ctx, attempt); err != nil {
+		return Tokens{}, err
+	}
+	user, err := s.store.Users.FindUser(ctx, email)
 	if err != nil && errs.KindOf(err) != errs.NotFound {
 		return Tokens{}, err
 	}
@@ -126,46 +132,16 @@ func (s *Service) Login(ctx context.Context, call records.Call, email, password 
 	if !ok {
 		return Tokens{}, errs.New(errs.Unauthenticated, "LOGIN_FAILED", "the email address or the password is wrong")
 	}
-	refresh := auth.NewSecret(auth.RefreshTokenPrefix)
+	if err := s.store.Throttle.EndLogin(ctx, attempt); err != nil {
+		return Tokens{}, err
+	}
 	call.OrgID, call.ActorID = user.OrgID, &user.ID
-	if err := s.users.StartSession(ctx, call, user, auth.HashSecret(refresh), time.Now().Add(s.settings.RefreshTTL)); err != nil {
+	n, refresh := s.newSession()
+	if err := s.store.Users.StartSession(ctx, call, user, n); err != nil {
 		return Tokens{}, err
 	}
 	s.changed()
-	return s.tokens(userPrincipal(user), refresh, s.settings.AccessTTL)
-}
-
-// Refresh gives new tokens for a refresh token, which works once; a second use ends the session.
-func (s *Service) Refresh(ctx context.Context, token string) (Tokens, error) {
-	next := auth.NewSecret(auth.RefreshTokenPrefix)
-	user, outcome, err := s.sessions.RotateRefresh(ctx, auth.HashSecret(token), auth.HashSecret(next), time.Now().Add(s.settings.RefreshTTL))
-	if err != nil {
-		return Tokens{}, err
-	}
-	refuse := func(reason, message string) (Tokens, error) {
-		return Tokens{}, errs.New(errs.Unauthenticated, reason, message)
-	}
-	switch outcome {
-	case Rotated:
-		return s.tokens(userPrincipal(user), next, s.settings.AccessTTL)
-	case Expired:
-		return refuse("REFRESH_TOKEN_EXPIRED", "the refresh token has expired, log in again")
-	case Reused:
-		return refuse("REFRESH_TOKEN_REUSED", "the refresh token was used before, so its session has been ended, log in again")
-	case Revoked:
-		return refuse("REFRESH_TOKEN_REVOKED", "the session has ended, log in again")
-	default:
-		return refuse("REFRESH_TOKEN_INVALID", "the refresh token is not valid here")
-	}
-}
-
-// Logout ends the session of a refresh token. It says nothing of whether there was one.
-func (s *Service) Logout(ctx context.Context, call records.Call, token string) error {
-	err := s.sessions.EndSession(ctx, call, auth.HashSecret(token))
-	if err == nil {
-		s.changed()
-	}
-	return err
+	return s.tokens(userPrincipal(user, n.ID), refresh, s.settings.AccessTTL)
 }
 
 func (s *Service) tokens(p auth.Principal, refresh string, ttl time.Duration) (Tokens, error) {
@@ -173,6 +149,27 @@ func (s *Service) tokens(p auth.Principal, refresh string, ttl time.Duration) (T
 	return Tokens{Access: access, Refresh: refresh, TTL: ttl}, err
 }
 
-func userPrincipal(u User) auth.Principal {
-	return auth.Principal{OrgID: u.OrgID, UserID: &u.ID, Subject: auth.Subject(auth.SubjectUser, u.ID), Scopes: u.Scopes}
+func userPrincipal(u User, session string) auth.Principal {
+	return auth.Principal{OrgID: u.OrgID, UserID: &u.ID, Subject: auth.Subject(auth.SubjectUser, u.ID), Scopes: u.Scopes, SessionID: session}
+}
+
+func checkLogin(email, password string) error {
+	err := invalidRequest()
+	if !ValidEmail(email) {
+		err = err.WithField("email", "INVALID_EMAIL", "an email address")
+	}
+	if password == "" || len(password) > MaxPassword {
+		err = err.WithField("password", "OUT_OF_RANGE", fmt.Sprintf("1 to %d bytes", MaxPassword))
+	}
+	if len(err.Fields) == 0 {
+		return nil
+	}
+	return err
+}
+
+// ValidEmail tells whether a text can be an address: only its confirmation mail could tell more.
+func ValidEmail(s string) bool {
+	local, domain, ok := strings.Cut(s, "@")
+	return ok && local != "" && domain != "" && len(s) <= 254 && utf8.ValidString(s) &&
+		!strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
 }

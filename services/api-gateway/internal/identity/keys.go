@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
@@ -25,7 +23,7 @@ func (s *Service) CreateKey(ctx context.Context, by auth.Principal, call records
 		return APIKey{}, "", err
 	}
 	secret, hash := NewKeySecret()
-	key, err := s.keys.CreateKey(ctx, call, APIKey{OrgID: call.OrgID, UserID: by.UserID, Name: name, Prefix: KeyPrefix(secret),
+	key, err := s.store.Keys.CreateKey(ctx, call, APIKey{OrgID: call.OrgID, UserID: by.UserID, Name: name, Prefix: KeyPrefix(secret),
 		Scopes: auth.ScopesOf(scopes...), ExpiresAt: expires}, hash)
 	if err != nil {
 		return APIKey{}, "", err
@@ -40,19 +38,55 @@ func (s *Service) ListKeys(ctx context.Context, orgID int64, limit, page *int32)
 	if err != nil {
 		return nil, 0, err
 	}
-	return s.keys.ListKeys(ctx, orgID, p)
+	return s.store.Keys.ListKeys(ctx, orgID, p)
 }
 
-// ArchiveKey revokes a key: at once here, within KeyCacheTTL on other replicas. Access tokens that it
-// was exchanged for live until they expire.
+// ArchiveKey revokes a key and the access tokens that it was exchanged for: at once here, within
+// KeyCacheTTL on other replicas.
 func (s *Service) ArchiveKey(ctx context.Context, call records.Call, id int64) (APIKey, error) {
-	if _, err := s.keys.GetKey(ctx, call.OrgID, id); err != nil {
+	if _, err := s.store.Keys.GetKey(ctx, call.OrgID, id); err != nil {
 		return APIKey{}, err
 	}
 	if _, err := s.records.Archive(ctx, call, "api_key", id, nil); err != nil {
 		return APIKey{}, err
 	}
-	return s.keys.GetKey(ctx, call.OrgID, id)
+	return s.store.Keys.GetKey(ctx, call.OrgID, id)
+}
+
+// MaxOverlap bounds how long a rotated key's old secret works on.
+const MaxOverlap = 7 * 24 * time.Hour
+
+// NewKeySecretOf is what takes the place of a key's secret.
+type NewKeySecretOf struct {
+	Hash    []byte
+	Prefix  string
+	Overlap time.Duration
+}
+
+// RotateKey gives a key a new secret, shown this once; the old one works for overlap seconds more. Only who
+// could make such a key can rotate it: else the secret would give scopes that the caller lacks.
+func (s *Service) RotateKey(ctx context.Context, by auth.Principal, call records.Call, id, overlap int64) (APIKey, string, error) {
+	if overlap < 0 || overlap > int64(MaxOverlap/time.Second) {
+		return APIKey{}, "", refuseField("overlap", "OUT_OF_RANGE", fmt.Sprintf("0 to %d seconds", int64(MaxOverlap/time.Second)))
+	}
+	secret, hash := NewKeySecret()
+	key, err := s.store.Keys.RotateKey(ctx, call, id, NewKeySecretOf{hash, KeyPrefix(secret), time.Duration(overlap) * time.Second}, func(k APIKey) error {
+		switch end := by.ExpiresAt; {
+		case k.ArchivedAt != nil:
+			return errs.New(errs.FailedPrecondition, "API_KEY_ARCHIVED", "the API key is archived")
+		case k.Scopes&^by.Scopes != 0:
+			return notHeld(k.Scopes &^ by.Scopes)
+		case strings.HasPrefix(by.Subject, auth.SubjectAPIKey) && !end.IsZero() && (k.ExpiresAt == nil || k.ExpiresAt.After(end)):
+			return errs.New(errs.PermissionDenied, "OUTLIVES_ITS_MAKER", "the key would work on after the key that rotates it has ended")
+		}
+		return nil
+	})
+	s.revoked() // also after an error: its outcome may be unknown
+	if err != nil {
+		return APIKey{}, "", err
+	}
+	s.changed()
+	return key, secret, nil
 }
 
 // ExchangeKey gives an access token for an API key, which ends no later than the key.
@@ -66,6 +100,30 @@ func (s *Service) ExchangeKey(ctx context.Context, secret string) (Tokens, error
 		ttl = min(ttl, time.Until(p.ExpiresAt).Truncate(time.Second))
 	}
 	return s.tokens(p, "", ttl)
+}
+
+// StreamToken gives an access token of this suite for any token that opens a stream: sse-gateway, which
+// verifies it, knows neither API keys nor external issuers, nor what was revoked before it looked. Empty
+// for none.
+func (s *Service) StreamToken(ctx context.Context, token string) (string, error) {
+	switch {
+	case token == "":
+		return "", nil
+	case strings.HasPrefix(token, auth.APIKeyPrefix):
+		t, err := s.ExchangeKey(ctx, token)
+		return t.Access, err
+	}
+	p, err := s.checker.Verify(ctx, token)
+	switch {
+	case err != nil:
+		return "", err
+	case !p.Scopes.Has(auth.EventsRead):
+		return "", errs.New(errs.PermissionDenied, "SCOPE_MISSING", "the token lacks a scope that this needs").WithMeta("scope", auth.EventsRead)
+	case !s.checker.isExternal(token):
+		return token, nil
+	}
+	t, err := s.tokens(p, "", min(s.settings.KeyTTL, time.Until(p.ExpiresAt).Truncate(time.Second)))
+	return t.Access, err
 }
 
 // NewKeySecret makes a key's secret and the hash that is stored of it.
@@ -82,20 +140,7 @@ func checkKey(by auth.Principal, name string, scopes []string, expires *time.Tim
 	if bad := records.CheckName(name); bad != nil {
 		err.Fields = errs.From(bad).Fields
 	}
-	if len(scopes) == 0 {
-		err = err.WithField("scopes", "REQUIRED", "at least one of: "+strings.Join(auth.AllScopes(), ", "))
-	}
-	for i, scope := range scopes {
-		field := fmt.Sprintf("scopes[%d]", i)
-		switch {
-		case i >= len(auth.AllScopes()) || slices.Contains(scopes[:i], scope):
-			err = err.WithField(field, "DUPLICATE", "each scope once")
-		case !slices.Contains(auth.AllScopes(), scope):
-			err = err.WithField(field, "UNKNOWN_SCOPE", "one of: "+strings.Join(auth.AllScopes(), ", "))
-		case !by.Scopes.Has(scope):
-			err = err.WithField(field, "SCOPE_NOT_HELD", "a scope that the caller has: "+strings.Join(by.Scopes.Names(), ", "))
-		}
-	}
+	err = checkScopes(err, scopes, by.Scopes)
 	end := by.ExpiresAt // of the key that makes this one; a user's own keys outlive the login
 	switch {
 	case expires != nil && !expires.After(time.Now()):
@@ -109,113 +154,26 @@ func checkKey(by auth.Principal, name string, scopes []string, expires *time.Tim
 	return err
 }
 
-func checkLogin(email, password string) error {
-	err := errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields")
-	if !ValidEmail(email) {
-		err = err.WithField("email", "INVALID_EMAIL", "an email address")
+// checkScopes adds the faults of a list of scopes of which only those in allowed may be given.
+func checkScopes(err *errs.Error, scopes []string, allowed auth.Scopes) *errs.Error {
+	if len(scopes) == 0 {
+		err = err.WithField("scopes", "REQUIRED", "at least one of: "+strings.Join(auth.AllScopes(), ", "))
 	}
-	if password == "" || len(password) > MaxPassword {
-		err = err.WithField("password", "OUT_OF_RANGE", fmt.Sprintf("1 to %d bytes", MaxPassword))
-	}
-	if len(err.Fields) == 0 {
-		return nil
+	for i, scope := range scopes {
+		field := fmt.Sprintf("scopes[%d]", i)
+		switch {
+		case i >= len(auth.AllScopes()) || slices.Contains(scopes[:i], scope):
+			err = err.WithField(field, "DUPLICATE", "each scope once")
+		case !slices.Contains(auth.AllScopes(), scope):
+			err = err.WithField(field, "UNKNOWN_SCOPE", "one of: "+strings.Join(auth.AllScopes(), ", "))
+		case !allowed.Has(scope):
+			err = err.WithField(field, "SCOPE_NOT_HELD", "a scope that the caller has: "+strings.Join(allowed.Names(), ", "))
+		}
 	}
 	return err
 }
 
-// ValidEmail tells whether a text can be an address: only its confirmation mail could tell more.
-func ValidEmail(s string) bool {
-	local, domain, ok := strings.Cut(s, "@")
-	return ok && local != "" && domain != "" && len(s) <= 254 && utf8.ValidString(s) &&
-		!strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
-}
-
-// KeyFinder asks whose a key is: NotFound when nobody's.
-type KeyFinder interface {
-	FindKey(ctx context.Context, hash []byte) (APIKey, error)
-}
-
-// KeyCacheTTL is how long an answer about a key is believed, and so how long a revoked key can live on.
-const KeyCacheTTL = 10 * time.Second
-
-// maxCachedKeys bounds the cache; when it is full it starts again empty.
-const maxCachedKeys = 10_000
-
-// KeyCache tells whose an API key is, without a query on the hot path. Safe for concurrent use.
-type KeyCache struct {
-	finder KeyFinder
-	now    func() time.Time
-
-	mu   sync.Mutex
-	keys map[[32]byte]cachedKey
-	// cleared counts Clear: an answer that was on its way at that moment is not kept.
-	cleared int
-}
-
-type cachedKey struct {
-	principal auth.Principal
-	until     time.Time
-}
-
-// NewKeyCache makes a cache. now is time.Now but in tests.
-func NewKeyCache(f KeyFinder, now func() time.Time) *KeyCache {
-	return &KeyCache{finder: f, now: now, keys: map[[32]byte]cachedKey{}}
-}
-
-// Find gives the caller behind a key. Its ExpiresAt is the key's, zero when it has no end. Errors are
-// Unauthenticated: TOKEN_MALFORMED, TOKEN_INVALID (unknown or revoked), TOKEN_EXPIRED.
-func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, error) {
-	if !auth.IsAPIKey(secret) {
-		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_MALFORMED", "that is no API key")
-	}
-	hash := [32]byte(auth.HashSecret(secret))
-	now := c.now()
-	c.mu.Lock()
-	cached, ok := c.keys[hash]
-	cleared := c.cleared
-	c.mu.Unlock()
-	if !ok || now.After(cached.until) {
-		key, err := c.finder.FindKey(ctx, hash[:])
-		if errs.KindOf(err) == errs.NotFound {
-			return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_INVALID", "the API key is not valid here")
-		}
-		if err != nil {
-			return auth.Principal{}, err
-		}
-		cached = cachedKey{keyPrincipal(key), now.Add(KeyCacheTTL)}
-		c.keep(hash, cached, cleared)
-	}
-	if end := cached.principal.ExpiresAt; !end.IsZero() && !now.Before(end) {
-		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_EXPIRED", "the API key has expired")
-	}
-	return cached.principal, nil
-}
-
-func (c *KeyCache) keep(hash [32]byte, k cachedKey, cleared int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if cleared != c.cleared {
-		return
-	}
-	if len(c.keys) >= maxCachedKeys {
-		clear(c.keys)
-	}
-	c.keys[hash] = k
-}
-
-// Clear forgets all keys: whenever a key or a user, whose keys go with them, has been archived here.
-// That is rare, and asking again costs a query a key.
-func (c *KeyCache) Clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.keys)
-	c.cleared++
-}
-
-func keyPrincipal(k APIKey) auth.Principal {
-	p := auth.Principal{OrgID: k.OrgID, UserID: k.UserID, Subject: auth.Subject(auth.SubjectAPIKey, k.ID), Scopes: k.Scopes}
-	if k.ExpiresAt != nil {
-		p.ExpiresAt = *k.ExpiresAt
-	}
-	return p
+// notHeld is the refusal to give, or to take over, more than the caller may do.
+func notHeld(lacking auth.Scopes) error {
+	return errs.New(errs.PermissionDenied, "SCOPE_NOT_HELD", "that has scopes which the caller lacks").WithMeta("scopes", lacking.String())
 }

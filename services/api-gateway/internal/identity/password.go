@@ -23,7 +23,7 @@ const (
 	argonKey     = 32
 )
 
-// Limits of passwords, in bytes: NIST SP 800-63B asks for at least 8; more than 1,024 only burns time.
+// Limits of passwords: NIST SP 800-63B asks for at least 8 characters; more than 1,024 bytes only burns time.
 const (
 	MinPassword = 8
 	MaxPassword = 1024
@@ -72,6 +72,15 @@ type passwords struct {
 
 func newPasswords(parallel int) *passwords {
 	return &passwords{slots: semaphore.NewWeighted(int64(parallel)), dummy: HashPassword("nobody's password"), compare: checkPassword}
+}
+
+// hash waits for its turn, too.
+func (p *passwords) hash(ctx context.Context, password string) (string, error) {
+	if err := p.slots.Acquire(ctx, 1); err != nil {
+		return "", errs.From(err)
+	}
+	defer p.slots.Release(1)
+	return HashPassword(password), nil
 }
 
 func (p *passwords) check(ctx context.Context, hash, password string) (bool, error) {

@@ -44,11 +44,17 @@ func (u *Update) decide(c Current) (*Change, error) {
 		if f.attributes(next.Attributes); f.err != nil {
 			return nil, f.err
 		}
+		if err := misfits(u.schema, c.Attributes, next.Attributes); err != nil {
+			return nil, err
+		}
 		before, after := diffObjects(c.Attributes, next.Attributes)
 		diff.set("attributes", json.RawMessage(encode(before)), json.RawMessage(encode(after)), len(before)+len(after) == 0)
 	}
 	if len(diff) == 0 {
 		return nil, nil
+	}
+	if err := u.checkGoverned(c, next); err != nil {
+		return nil, err
 	}
 	names := c.Names
 	if next.WorkflowID == nil {
@@ -61,6 +67,34 @@ func (u *Update) decide(c Current) (*Change, error) {
 	return newChange(event.Update, next, names, diff), nil
 }
 
+// checkGoverned keeps what a workflow's definition rules from being changed past it.
+func (u *Update) checkGoverned(c Current, next Record) error {
+	if !c.Governed {
+		return nil
+	}
+	before, after := diffObjects(c.Attributes, next.Attributes)
+	for _, name := range []string{"status", "key", "definition_id", "definition_version"} {
+		if before[name] != nil || after[name] != nil {
+			return errGoverned("attributes." + name)
+		}
+	}
+	if c.Type == "step" && !same(c.WorkflowID, next.WorkflowID) {
+		return errGoverned("workflow_id")
+	}
+	return nil
+}
+
+func errGoverned(field string) error {
+	return errs.New(errs.FailedPrecondition, "GOVERNED_BY_WORKFLOW", "a workflow definition moves this record: use /api/workflows/{id}, its steps' :pass, :fail, :approve, or :cancel").
+		WithField(field, "GOVERNED_BY_WORKFLOW", "as it is")
+}
+
+// running tells whether a governed record has not ended: its status is kept in its attributes.
+func running(c Current) bool {
+	status := string(object(c.Attributes)["status"])
+	return c.Governed && slices.Contains([]string{`"running"`, `"pending"`, `"active"`, `"awaiting_approval"`}, status)
+}
+
 func archive(version *int64) Decide {
 	return func(c Current) (*Change, error) {
 		if c.ArchivedAt != nil && (version == nil || *version == c.Version) {
@@ -69,11 +103,30 @@ func archive(version *int64) Decide {
 		if err := checkMutable(c.Record, version); err != nil {
 			return nil, err
 		}
+		if running(c) {
+			return nil, errGoverned("archived_at")
+		}
 		next := c.Record
 		next.ArchivedAt, next.UpdatedAt = &c.Now, c.Now
 		diff := changes{}
 		diff.set("archived_at", nil, c.Now.UTC().Format(event.TimeLayout), false)
 		return newChange(event.Archive, next, c.Names, diff), nil
+	}
+}
+
+func restore(version *int64) Decide {
+	return func(c Current) (*Change, error) {
+		if version != nil && *version != c.Version {
+			return nil, checkMutable(c.Record, version)
+		}
+		if c.ArchivedAt == nil {
+			return nil, nil
+		}
+		next := c.Record
+		next.ArchivedAt, next.UpdatedAt = nil, c.Now
+		diff := changes{}
+		diff.set("archived_at", c.ArchivedAt.UTC().Format(event.TimeLayout), nil, false)
+		return newChange(event.Update, next, c.Names, diff), nil
 	}
 }
 

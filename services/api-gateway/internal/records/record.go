@@ -10,6 +10,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/api-gateway/internal/schema"
 )
 
 // Record is one entity.
@@ -78,6 +79,8 @@ type Current struct {
 	Record
 	// Names are those of the references asked for, or else of the record's own.
 	Names Names
+	// Governed: a definition says how this workflow or step moves (package workflow).
+	Governed bool
 	// Now is the database's time, in whole milliseconds.
 	Now time.Time
 }
@@ -94,6 +97,25 @@ type Writer interface {
 	// Change locks a record and stores what decide makes of it. Names that refs asks for are looked
 	// up first. NotFound when the organisation has no such record.
 	Change(ctx context.Context, call Call, typ event.Type, id int64, refs Refs, decide Decide) (Record, error)
+	// Batch locks the records of one type with these ids, in their order, draws the ids of `creates` new
+	// records and stores what decide makes of them, all or nothing. refs are all references that decide may
+	// ask Located for, beside the records' own.
+	Batch(ctx context.Context, call Call, typ event.Type, ids []int64, creates int, refs []Refs, decide DecideBatch) ([]Record, error)
+}
+
+// Found is what is known of a type.
+type Found struct {
+	// Schema is nil when there is no such type.
+	Schema *schema.Schema
+	// Archived: no more records are made of it.
+	Archived bool
+}
+
+// Types tells what types there are and which records exist.
+type Types interface {
+	Find(ctx context.Context, orgID int64, name string) (Found, error)
+	// Existing tells which records there are, and not archived, in the order asked.
+	Existing(ctx context.Context, orgID int64, refs []schema.Ref) ([]bool, error)
 }
 
 // Reader reads records of one organisation.

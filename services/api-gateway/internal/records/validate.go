@@ -9,6 +9,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/api-gateway/internal/schema"
 )
 
 // Limits of what is stored.
@@ -19,13 +20,20 @@ const (
 )
 
 // faults collects the faulty fields of one request, so that the caller learns of all at once.
-type faults struct{ err *errs.Error }
+type faults struct {
+	err *errs.Error
+	// in goes before each field: where in the request it is.
+	in string
+	// schema is the type's, nil while it is unknown; refs are the records that attributes refer to.
+	schema *schema.Schema
+	refs   []schema.Ref
+}
 
 func (f *faults) add(field, reason, format string, args ...any) {
 	if f.err == nil {
 		f.err = errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields")
 	}
-	f.err = f.err.WithField(field, reason, fmt.Sprintf(format, args...))
+	f.err = f.err.WithField(f.in+field, reason, fmt.Sprintf(format, args...))
 }
 
 func (f *faults) result() error {
@@ -35,13 +43,6 @@ func (f *faults) result() error {
 	return f.err
 }
 
-// CheckType refuses what is none of the built-in types.
-func CheckType(typ string) error {
-	var f faults
-	f.typ(typ)
-	return f.result()
-}
-
 // CheckName refuses what is no name of a record.
 func CheckName(name string) error {
 	var f faults
@@ -49,10 +50,50 @@ func CheckName(name string) error {
 	return f.result()
 }
 
-func (f *faults) typ(typ string) {
-	if !event.IsType(typ) {
-		f.add("type", "UNKNOWN_TYPE", "%q is no type; one of: %s", clip(typ), strings.Join(event.Types(), ", "))
+func (f *faults) typ(typ string, found Found) {
+	if f.schema = found.Schema; f.schema == nil {
+		f.add("type", "UNKNOWN_TYPE", "%q is no type; one of: %s, or one of your own (/api/types)", clip(typ), strings.Join(event.Types(), ", "))
 	}
+}
+
+// fits holds attributes, which are well formed, to the schema, and notes what they refer to.
+func (f *faults) fits(attributes []byte) {
+	if f.schema == nil {
+		return
+	}
+	for _, fault := range f.schema.Check(attributes) {
+		f.add(strings.TrimSuffix("attributes."+fault.Field, "."), fault.Reason, "%s", fault.Allowed)
+	}
+	f.refers(attributes)
+}
+
+func (f *faults) refers(attributes []byte) {
+	if f.schema == nil {
+		return
+	}
+	for _, r := range f.schema.References(attributes) {
+		r.Field = f.in + "attributes." + r.Field
+		f.refs = append(f.refs, r)
+	}
+}
+
+// misfits gives what a change of attributes has made wrong; what was wrong before may stay.
+func misfits(s *schema.Schema, before, after []byte) error {
+	if s == nil {
+		return nil
+	}
+	now := s.Check(after)
+	if len(now) == 0 {
+		return nil
+	}
+	was := s.Check(before)
+	var f faults
+	for _, fault := range now {
+		if !slices.Contains(was, fault) {
+			f.add(strings.TrimSuffix("attributes."+fault.Field, "."), fault.Reason, "%s", fault.Allowed)
+		}
+	}
+	return f.result()
 }
 
 func (f *faults) name(name string) {
@@ -81,6 +122,12 @@ func (f *faults) reference(field string, id *int64) {
 	}
 }
 
+func (f *faults) id(id int64) {
+	if id < 1 {
+		f.add("id", "OUT_OF_RANGE", "the id of a record, from 1")
+	}
+}
+
 func (f *faults) version(v *int64) {
 	if v != nil && *v < 1 {
 		f.add("version", "OUT_OF_RANGE", "a version, from 1")
@@ -97,6 +144,7 @@ func (f *faults) attributes(text []byte) []byte {
 	}
 	if reason != "" {
 		f.add("attributes"+path, reason, "%s", allowed)
+		f.schema = nil // it would only say so again
 	}
 	return text
 }

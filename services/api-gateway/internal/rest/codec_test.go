@@ -86,9 +86,9 @@ func TestEventIsTheSpecifications(t *testing.T) {
 
 func TestForms(t *testing.T) {
 	for want, m := range map[string]proto.Message{
-		`{"data":[],"total":0}`: &eventsv1.ListEventsResponse{},
+		`{"data":[],"total":0,"next_cursor":null}`: &eventsv1.ListEventsResponse{},
 		`{"id":0,"type":"","name":"","attributes":null,"version":0,"workflow_id":null,"step_id":null,"created_at":null,"updated_at":null,"archived_at":null}`: &recordsv1.Record{},
-		`{"id":1,"name":"n","prefix":"","scopes":["a","b"],"created_at":"1970-01-01T00:00:00.000Z","expires_at":null,"archived_at":null}`:                     &identityv1.ApiKey{Id: 1, Name: "n", Scopes: []string{"a", "b"}, CreatedAt: &timestamppb.Timestamp{}},
+		`{"id":1,"name":"n","prefix":"","scopes":["a","b"],"created_at":"1970-01-01T00:00:00.000Z","expires_at":null,"archived_at":null,"last_used_at":null}`: &identityv1.ApiKey{Id: 1, Name: "n", Scopes: []string{"a", "b"}, CreatedAt: &timestamppb.Timestamp{}},
 		`{}`: &identityv1.LogoutResponse{},
 	} {
 		text, err := codec{}.Marshal(m)
@@ -114,7 +114,7 @@ func TestRoutesAreTheProtos(t *testing.T) {
 	text, err := os.ReadFile("../../../../proto/http.yaml")
 	require.NoError(t, err)
 	var want []string
-	for _, m := range regexp.MustCompile(`(?m)^ +(get|post|patch|delete|put): (\S+)`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ +(?:- )?(get|post|patch|delete|put): (\S+)`).FindAllStringSubmatch(string(text), -1) {
 		want = append(want, strings.ToUpper(m[1])+" "+m[2])
 	}
 	var got []string
@@ -165,6 +165,13 @@ func FuzzDecode(f *testing.F) {
 		}
 		if a := m.GetAttributes(); a != nil && !json.Valid([]byte(a.GetText())) {
 			t.Fatalf("%q gave attributes %q", text, a.GetText())
+		}
+		var want struct {
+			Name       string
+			Attributes json.RawMessage
+		}
+		if err := json.Unmarshal(text, &want); err != nil || want.Name != m.GetName() || string(want.Attributes) != m.GetAttributes().GetText() && string(want.Attributes) != "null" {
+			t.Fatalf("%q: encoding/json reads %+v (%v), this %v", text, want, err, m)
 		}
 	})
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sametick/sametick/pkg/errs"
-	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 )
 
@@ -30,6 +30,7 @@ const maxNesting = 100
 // typed fault on the way out.
 type body struct {
 	io.ReadCloser
+	limit int64
 	path  map[string]string
 	fault *errs.Error
 }
@@ -40,8 +41,8 @@ func (b *body) read() ([]byte, *errs.Error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, errs.New(errs.TooLarge, "BODY_TOO_LARGE", fmt.Sprintf("the body is larger than %d bytes", maxBody)).
-			WithMeta("limit", strconv.Itoa(maxBody))
+		return nil, errs.New(errs.TooLarge, "BODY_TOO_LARGE", fmt.Sprintf("the body is larger than %d bytes", b.limit)).
+			WithMeta("limit", strconv.FormatInt(b.limit, 10))
 	case err != nil:
 		return nil, errs.New(errs.Invalid, "BODY_INCOMPLETE", "the body did not arrive whole").WithCause(err)
 	}
@@ -58,14 +59,7 @@ func decodeBody(text []byte, m proto.Message, path map[string]string) error {
 		return errs.New(errs.Invalid, "MALFORMED_JSON", "the body must be a JSON object")
 	}
 	skip := func(name string) bool { _, taken := path[name]; return taken }
-	named, err := decodeMessage(d, m.ProtoReflect(), "", skip)
-	if err != nil {
-		return err
-	}
-	if update, ok := m.(*recordsv1.UpdateRecordRequest); ok {
-		update.UpdateMask = &fieldmaskpb.FieldMask{Paths: slices.DeleteFunc(named, func(n string) bool { return n == "version" })}
-	}
-	return nil
+	return decodeMessage(d, m.ProtoReflect(), "", skip)
 }
 
 // checkText refuses what is not one well-formed JSON value, and says where.
@@ -144,34 +138,39 @@ func invalidUTF8(text []byte) int {
 	return -1
 }
 
-// decodeMessage reads the members of an object and gives their names.
-func decodeMessage(d *jsontext.Decoder, m protoreflect.Message, prefix string, skip func(string) bool) (named []string, err error) {
+// decodeMessage reads the members of an object. Where the message has an update_mask, it names them.
+func decodeMessage(d *jsontext.Decoder, m protoreflect.Message, prefix string, skip func(string) bool) error {
 	if _, err := d.ReadToken(); err != nil { // {
-		return nil, err
+		return err
 	}
+	var named []string
 	for d.PeekKind() == '"' {
 		t, err := d.ReadToken()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		name := t.String()
 		field := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 		if field == nil || skip(name) || name == "update_mask" {
-			return nil, fieldFault(prefix+printable(name), "UNKNOWN_FIELD", "one of: "+strings.Join(fieldNames(m, skip), ", "))
+			return fieldFault(prefix+printable(name), "UNKNOWN_FIELD", "one of: "+strings.Join(fieldNames(m, skip), ", "))
 		}
 		named = append(named, name)
 		if d.PeekKind() == 'n' {
 			if err := d.SkipValue(); err != nil {
-				return nil, err
+				return err
 			}
 			continue
 		}
 		if err := decodeField(d, m, field, prefix+name); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	_, err = d.ReadToken() // }
-	return named, err
+	if mask := m.Descriptor().Fields().ByName("update_mask"); mask != nil {
+		paths := slices.DeleteFunc(named, func(n string) bool { return n == "version" || n == "id" })
+		m.Set(mask, protoreflect.ValueOfMessage((&fieldmaskpb.FieldMask{Paths: paths}).ProtoReflect()))
+	}
+	_, err := d.ReadToken() // }
+	return err
 }
 
 func fieldNames(m protoreflect.Message, skip func(string) bool) (names []string) {
@@ -240,15 +239,15 @@ func decodeValue(d *jsontext.Decoder, field protoreflect.FieldDescriptor, path s
 		}
 		return protoreflect.ValueOfInt64(n), nil
 	case protoreflect.MessageKind:
-		return decodeKnown(raw, field.Message().FullName(), path)
+		return decodeKnown(raw, field, path)
 	default:
 		return protoreflect.Value{}, fmt.Errorf("rest: no JSON form for %s", field.FullName())
 	}
 }
 
-// decodeKnown reads the messages that have a JSON form of their own.
-func decodeKnown(raw jsontext.Value, name protoreflect.FullName, path string) (protoreflect.Value, error) {
-	switch name {
+// decodeKnown reads messages: those that have a JSON form of their own, and objects.
+func decodeKnown(raw jsontext.Value, field protoreflect.FieldDescriptor, path string) (protoreflect.Value, error) {
+	switch field.Message().FullName() {
 	case "sametick.wire.v1.Json":
 		return protoreflect.ValueOfMessage((&wirev1.Json{Text: string(raw)}).ProtoReflect()), nil
 	case "google.protobuf.Timestamp":
@@ -258,9 +257,17 @@ func decodeKnown(raw jsontext.Value, name protoreflect.FullName, path string) (p
 			return protoreflect.Value{}, fieldFault(path, "INVALID_TIME", "a time as in RFC 3339: 2026-04-12T14:30:00Z")
 		}
 		return protoreflect.ValueOfMessage(timestamppb.New(t).ProtoReflect()), nil
-	default:
-		return protoreflect.Value{}, fmt.Errorf("rest: no JSON form for %s", name)
 	}
+	if raw.Kind() != '{' {
+		return protoreflect.Value{}, fieldFault(path, "INVALID_TYPE", "an object")
+	}
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(field.Message().FullName())
+	if err != nil {
+		return protoreflect.Value{}, fmt.Errorf("rest: no JSON form for %s: %w", field.FullName(), err)
+	}
+	m := kind.New()
+	err = decodeMessage(jsontext.NewDecoder(bytes.NewReader(raw)), m, path+".", func(string) bool { return false })
+	return protoreflect.ValueOfMessage(m), err
 }
 
 func unquote(raw jsontext.Value) (string, bool) {

@@ -5,85 +5,120 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/sametick/sametick/pkg/errs"
-	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
+	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 )
 
-// exports takes over the routes whose answer is a stream: one JSON object a line, as it comes. grpc-gateway would
-// wrap each in another, and answer an error that comes before the first with a line of its own making.
-func (g *gateway) exports(mux *runtime.ServeMux) error {
-	client := auditv1.NewAuditServiceClient(g.options.Conn)
-	return mux.HandlePath(http.MethodGet, "/api/audit/export", func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-		req := &auditv1.ExportEntriesRequest{}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel() // ends the call when the client has gone
-		if err := g.outgoing(&ctx, mux, r, auditv1.AuditService_ExportEntries_FullMethodName, req); err != nil {
-			g.problems.write(w, r, errs.From(err))
-			return
-		}
-		stream, err := client.ExportEntries(ctx, req)
-		if err != nil {
-			g.problems.write(w, r, errs.From(err))
-			return
-		}
-		ndjson(g, w, r, stream)
-	})
+// chunkTimeout is how long a client may take for one chunk of an export: Postgres keeps a snapshot meanwhile.
+const chunkTimeout = 30 * time.Second
+
+// The trailers of an export (RFC 9110, 6.5), which say that it is complete.
+const (
+	countTrailer  = "Sametick-Count"
+	sha256Trailer = "Sametick-Sha256"
+)
+
+// exports serves POST /api/records/{type}:export, the bytes as they come: grpc-gateway would put each
+// message of the stream into a JSON object of its own.
+type exports struct {
+	*gateway
+	client recordsv1.RecordServiceClient
 }
 
-// outgoing reads the query into req and gives ctx what the gRPC side reads.
-func (g *gateway) outgoing(ctx *context.Context, mux *runtime.ServeMux, r *http.Request, method string, req proto.Message) error {
-	out, err := runtime.AnnotateContext(*ctx, mux, r, method)
+// exportOf gives the type of a path of an export.
+func exportOf(path string) (typ string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/api/records/")
+	if !ok {
+		return "", false
+	}
+	typ, ok = strings.CutSuffix(rest, ":export")
+	return typ, ok && !strings.Contains(typ, "/")
+}
+
+func (e *exports) serve(w http.ResponseWriter, r *http.Request, typ string) {
+	if r.Method != http.MethodPost {
+		e.problems.method(w, r, http.MethodPost)
+		return
+	}
+	req := &recordsv1.ExportRecordsRequest{}
+	if err := e.read(w, r, req, typ); err != nil {
+		e.problems.write(w, r, errs.From(err))
+		return
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(r.Context(),
+		metadata.Join(e.metadata(r.Context(), r), metadata.Pairs("authorization", r.Header.Get("Authorization")))))
+	defer cancel()
+	stream, err := e.client.ExportRecords(ctx, req)
+	var first *recordsv1.ExportRecordsResponse
+	if err == nil {
+		first, err = stream.Recv()
+	}
 	if err != nil {
-		return err
+		e.problems.write(w, r, errs.From(err))
+		return
 	}
-	*ctx = out
-	return runtime.PopulateQueryParameters(req, r.URL.Query(), utilities.NewDoubleArray(nil))
+	e.copy(w, req, first, stream.Recv)
 }
 
-// lineBuffer is how much is collected before it is sent.
-const lineBuffer = 32 << 10
-
-// ndjson writes a stream, one message a line. The time for an answer counts for each part of it.
-func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream grpc.ServerStreamingClient[T]) {
-	control := http.NewResponseController(w)
-	lines, begun := make([]byte, 0, lineBuffer), false
-	send := func() bool {
-		if !begun {
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			begun = true
-		}
-		_ = control.SetWriteDeadline(time.Now().Add(answerTimeout)) // a recorder in a test has none
-		_, err := w.Write(lines)
-		lines = lines[:0]
-		return err == nil
+func (e *exports) read(w http.ResponseWriter, r *http.Request, req *recordsv1.ExportRecordsRequest, typ string) error {
+	if r.URL.RawQuery != "" {
+		return fieldFault("query", "UNKNOWN_PARAMETER", "no query parameters here")
 	}
+	if r.Header.Get("Idempotency-Key") != "" {
+		return fieldFault("Idempotency-Key", "NOT_SUPPORTED", "no key here: an export changes nothing and may be asked for again")
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // a recorder in a test has none
+	b := &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), limit: maxBody}
+	text, fault := b.read()
+	if fault != nil {
+		return fault
+	}
+	if len(text) > 0 { // all of it has defaults
+		if err := decodeBody(text, req, map[string]string{"type": typ}); err != nil {
+			return err
+		}
+	}
+	req.Type = typ
+	return nil
+}
+
+// copy sends the chunks. An export that fails in the middle ends with a connection cut off: it must not look
+// complete.
+func (e *exports) copy(w http.ResponseWriter, req *recordsv1.ExportRecordsRequest, m *recordsv1.ExportRecordsResponse, next func() (*recordsv1.ExportRecordsResponse, error)) {
+	control := http.NewResponseController(w)
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Trailer", countTrailer+", "+sha256Trailer)
+	extension := "ndjson"
+	if h.Set("Content-Type", "application/x-ndjson"); req.GetFormat() == "csv" {
+		extension = "csv"
+		h.Set("Content-Type", "text/csv; charset=utf-8")
+	}
+	h.Set("Content-Disposition", `attachment; filename="`+req.GetType()+"."+extension+`"`)
 	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			send()
+		_ = control.SetWriteDeadline(time.Now().Add(chunkTimeout))
+		if s := m.GetSummary(); s != nil {
+			h.Set(countTrailer, strconv.FormatInt(s.GetCount(), 10))
+			h.Set(sha256Trailer, s.GetSha256())
 			return
 		}
-		var text []byte
-		if err == nil {
-			text, err = codec{}.Marshal(m)
+		if _, err := w.Write(m.GetData()); err != nil {
+			panic(http.ErrAbortHandler)
 		}
-		if err != nil {
-			if begun { // a client must not take what it has for the whole
-				g.options.Log.WarnContext(r.Context(), "export broken off", "error", err)
-				panic(http.ErrAbortHandler)
+		_ = control.Flush()
+		var err error
+		if m, err = next(); err != nil {
+			if !errors.Is(err, io.EOF) {
+				e.options.Log.Warn("an export ended early", "error", err)
 			}
-			g.problems.write(w, r, errs.From(err))
-			return
-		}
-		if lines = append(append(lines, text...), '\n'); len(lines) >= lineBuffer && !send() {
-			return
+			panic(http.ErrAbortHandler)
 		}
 	}
 }

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -23,12 +25,15 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
 )
 
 const (
-	// maxBody is the largest body that is read.
-	maxBody = 1 << 20
+	// maxBody is the largest body that is read, maxBatch that of a batch.
+	maxBody, maxBatch = 1 << 20, 16 << 20
 	// A request must arrive, and its answer leave, in this time; the stream has its own rules.
 	bodyTimeout, answerTimeout = 30 * time.Second, 60 * time.Second
 
@@ -55,22 +60,28 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
 		runtime.WithErrorHandler(p.ofGRPC), runtime.WithRoutingErrorHandler(p.ofRouting),
 		runtime.WithMiddlewares(gw.checkForm),
-		runtime.WithMetadata(gw.metadata),
-		runtime.WithIncomingHeaderMatcher(incoming), runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithMetadata(gw.metadata), runtime.WithForwardResponseOption(entityTag),
+		runtime.WithIncomingHeaderMatcher(incoming), runtime.WithOutgoingHeaderMatcher(outgoing),
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithDisablePathLengthFallback(), runtime.WithDisableHTTPMethodOverride(), runtime.WithWriteContentLength(),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
-		auditv1.RegisterAuditServiceHandler,
+		identityv1.RegisterDirectoryServiceHandler,
+		typesv1.RegisterTypeServiceHandler, auditv1.RegisterAuditServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err
 		}
 	}
-	if err := gw.exports(mux); err != nil {
+	if err := gw.auditExport(mux); err != nil {
 		return nil, err
 	}
+	var err error
+	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
+		return nil, err
+	}
+	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
 	return gw, nil
 }
@@ -78,6 +89,8 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 type gateway struct {
 	options  Options
 	problems *problems
+	exports  *exports
+	docs     http.Handler
 	mux      http.Handler
 }
 
@@ -103,6 +116,22 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.options.Stream.ServeHTTP(w, r)
 		return
 	}
+	if openapi.Serves(r.URL.Path) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			g.problems.method(w, r, http.MethodGet, http.MethodHead)
+			return
+		}
+		g.docs.ServeHTTP(w, r)
+		return
+	}
+	// gRPC takes no such metadata; grpc-gateway leaves it out and writes to stderr what is no line of our log.
+	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
+		r.Header.Del("Authorization")
+	}
+	if typ, ok := exportOf(r.URL.Path); ok {
+		g.exports.serve(w, r, typ)
+		return
+	}
 	r.Header.Del("Grpc-Timeout") // how long a call may take is not for a stranger to say
 	control := http.NewResponseController(w)
 	now := time.Now()
@@ -110,7 +139,11 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = control.SetWriteDeadline(now.Add(answerTimeout))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody)}
+	limit := int64(maxBody)
+	if strings.HasSuffix(r.URL.Path, ":batch") {
+		limit = maxBatch
+	}
+	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, limit), limit: limit}
 	g.mux.ServeHTTP(w, r)
 }
 
@@ -119,6 +152,8 @@ func incoming(header string) (string, bool) {
 	switch header {
 	case "Authorization":
 		return "authorization", true
+	case "Idempotency-Key":
+		return grpcapi.IdempotencyKey, true
 	default:
 		return "", false
 	}
@@ -127,11 +162,20 @@ func incoming(header string) (string, bool) {
 // none keeps gRPC's own headers from the answer.
 func none(string) (string, bool) { return "", false }
 
+// outgoing passes on what an answer says of itself.
+func outgoing(key string) (string, bool) {
+	if key == grpcapi.ReplayedKey {
+		return "Idempotency-Replayed", true
+	}
+	return "", false
+}
+
 func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
 	return metadata.Pairs(
 		rpc.RequestIDKey, telemetry.RequestID(ctx),
 		grpcapi.GatewayKey, g.options.Secret,
 		grpcapi.ClientIPKey, clientIP(r, g.options.Proxies),
 		grpcapi.UserAgentKey, grpcapi.Printable(r.UserAgent()),
+		grpcapi.IfMatchKey, ifMatch(r),
 	)
 }

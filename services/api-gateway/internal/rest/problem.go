@@ -48,8 +48,9 @@ func (p *problems) ofGRPC(_ context.Context, _ *runtime.ServeMux, _ runtime.Mars
 }
 
 func (p *problems) ofRouting(_ context.Context, mux *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
-	if status == http.StatusMethodNotAllowed {
-		p.method(w, r, allowed(mux, r)...)
+	// An escaped slash makes grpc-gateway take one path for another: 405 needs a method to name.
+	if methods := allowed(mux, r); status == http.StatusMethodNotAllowed && len(methods) > 0 {
+		p.method(w, r, methods...)
 		return
 	}
 	p.write(w, r, errs.New(errs.NotFound, "ROUTE_NOT_FOUND", "there is no such route"))
@@ -67,10 +68,13 @@ func allowed(mux *runtime.ServeMux, r *http.Request) (methods []string) {
 	return methods
 }
 
-// matches tells whether a path has the form of a pattern, whose variables stand for one segment each.
+// matches tells whether a path has the form of a pattern, whose variables stand for one segment each, up to
+// a verb.
 func matches(pattern, path string) bool {
+	pattern, verb, _ := strings.Cut(pattern, ":")
+	path, given, _ := strings.Cut(path, ":")
 	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
-	return slices.EqualFunc(want, got, func(w, g string) bool { return w == g || strings.HasPrefix(w, "{") })
+	return verb == given && slices.EqualFunc(want, got, func(w, g string) bool { return w == g || strings.HasPrefix(w, "{") })
 }
 
 // method answers 405 (RFC 9110, 15.5.6).
@@ -81,7 +85,14 @@ func (p *problems) method(w http.ResponseWriter, r *http.Request, methods ...str
 }
 
 func (p *problems) write(w http.ResponseWriter, r *http.Request, e *errs.Error) {
-	p.writeStatus(w, r, e, errs.HTTPStatus(e.Kind))
+	status := errs.HTTPStatus(e.Kind)
+	if e.Reason == "VERSION_MISMATCH" && r.Header.Get("If-Match") != "" { // RFC 9110, 13.1.1
+		status = http.StatusPreconditionFailed
+	}
+	if e.Reason == "IDEMPOTENCY_KEY_REUSED" {
+		status = http.StatusUnprocessableEntity
+	}
+	p.writeStatus(w, r, e, status)
 }
 
 func (p *problems) writeStatus(w http.ResponseWriter, r *http.Request, e *errs.Error, status int) {

@@ -19,6 +19,8 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
@@ -32,11 +34,39 @@ type route struct {
 // routes gives every route, by method and path as in proto/http.yaml.
 func routes() map[string]route {
 	return map[string]route{
-		"POST /api/records/{type}":        {message: &recordsv1.CreateRecordRequest{}},
-		"GET /api/records/{type}":         {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
-		"GET /api/records/{type}/{id}":    {message: &recordsv1.GetRecordRequest{}},
-		"PATCH /api/records/{type}/{id}":  {message: &recordsv1.UpdateRecordRequest{}},
-		"DELETE /api/records/{type}/{id}": {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}":              {message: &recordsv1.CreateRecordRequest{}},
+		"GET /api/records/{type}":               {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
+		"GET /api/records/{type}/{id}":          {message: &recordsv1.GetRecordRequest{}},
+		"PATCH /api/records/{type}/{id}":        {message: &recordsv1.UpdateRecordRequest{}},
+		"DELETE /api/records/{type}/{id}":       {message: &recordsv1.ArchiveRecordRequest{}},
+		"POST /api/records/{type}/{id}:restore": {message: &recordsv1.RestoreRecordRequest{}},
+		"POST /api/records/{type}:batch":        {message: &recordsv1.BatchRecordsRequest{}},
+		"POST /api/records/{type}:export":       {message: &recordsv1.ExportRecordsRequest{}},
+
+		"GET /api/audit":                             {message: &auditv1.ListEntriesRequest{}, pages: paging.Standard},
+		"GET /api/audit/{id}":                        {message: &auditv1.GetEntryRequest{}},
+		"GET /api/audit/export":                      {message: &auditv1.ExportEntriesRequest{}},
+		"GET /api/audit/proofs/head":                 {message: &auditv1.GetHeadRequest{}},
+		"GET /api/audit/proofs/inclusion/{entry_id}": {message: &auditv1.GetInclusionProofRequest{}},
+		"GET /api/audit/proofs/consistency":          {message: &auditv1.GetConsistencyProofRequest{}},
+
+		"POST /api/workflows":                                       {message: &workflowv1.StartWorkflowRequest{}},
+		"GET /api/workflows/{id}":                                   {message: &workflowv1.GetWorkflowRequest{}},
+		"POST /api/workflows/{id}:cancel":                           {message: &workflowv1.CancelWorkflowRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:pass":    {message: &workflowv1.PassStepRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:fail":    {message: &workflowv1.FailStepRequest{}},
+		"POST /api/workflows/{workflow_id}/steps/{step_id}:approve": {message: &workflowv1.ApproveStepRequest{}},
+		"POST /api/workflows/definitions":                           {message: &workflowv1.CreateDefinitionRequest{}},
+		"GET /api/workflows/definitions":                            {message: &workflowv1.ListDefinitionsRequest{}, pages: paging.Standard},
+		"GET /api/workflows/definitions/{id}":                       {message: &workflowv1.GetDefinitionRequest{}},
+		"PATCH /api/workflows/definitions/{id}":                     {message: &workflowv1.UpdateDefinitionRequest{}},
+		"DELETE /api/workflows/definitions/{id}":                    {message: &workflowv1.ArchiveDefinitionRequest{}},
+
+		"POST /api/types":          {message: &typesv1.CreateTypeRequest{}},
+		"GET /api/types":           {message: &typesv1.ListTypesRequest{}},
+		"GET /api/types/{name}":    {message: &typesv1.GetTypeRequest{}},
+		"PATCH /api/types/{name}":  {message: &typesv1.UpdateTypeRequest{}},
+		"DELETE /api/types/{name}": {message: &typesv1.ArchiveTypeRequest{}},
 
 		"GET /api/events": {message: &eventsv1.ListEventsRequest{}, pages: paging.Standard},
 		"GET /api/events/{aggregate_type}/{aggregate_id}": {message: &eventsv1.ListEntityEventsRequest{}, pages: paging.History},
@@ -48,12 +78,31 @@ func routes() map[string]route {
 		"GET /api/api-keys":         {message: &identityv1.ListApiKeysRequest{}, pages: paging.Standard},
 		"DELETE /api/api-keys/{id}": {message: &identityv1.ArchiveApiKeyRequest{}},
 
-		"GET /api/audit":                             {message: &auditv1.ListEntriesRequest{}, pages: paging.Standard},
-		"GET /api/audit/{id}":                        {message: &auditv1.GetEntryRequest{}},
-		"GET /api/audit/export":                      {message: &auditv1.ExportEntriesRequest{}},
-		"GET /api/audit/proofs/head":                 {message: &auditv1.GetHeadRequest{}},
-		"GET /api/audit/proofs/inclusion/{entry_id}": {message: &auditv1.GetInclusionProofRequest{}},
-		"GET /api/audit/proofs/consistency":          {message: &auditv1.GetConsistencyProofRequest{}},
+		"POST /api/api-keys/{id}:rotate":    {message: &identityv1.RotateApiKeyRequest{}},
+		"POST /api/auth/password":           {message: &identityv1.ChangePasswordRequest{}},
+		"POST /api/auth/password/reset":     {message: &identityv1.ResetPasswordRequest{}},
+		"POST /api/auth/invitations/accept": {message: &identityv1.AcceptInvitationRequest{}},
+		"GET /api/auth/sessions":            {message: &identityv1.ListSessionsRequest{}, pages: paging.Standard},
+		"DELETE /api/auth/sessions":         {message: &identityv1.EndSessionsRequest{}},
+		"DELETE /api/auth/sessions/{id}":    {message: &identityv1.EndSessionRequest{}},
+		"GET /api/auth/jwks.json":           {message: &identityv1.ListSigningKeysRequest{}},
+		"GET /.well-known/jwks.json":        {message: &identityv1.ListSigningKeysRequest{}},
+
+		"POST /api/users":                     {message: &identityv1.CreateUserRequest{}},
+		"POST /api/users/invitations":         {message: &identityv1.InviteUserRequest{}},
+		"GET /api/users":                      {message: &identityv1.ListUsersRequest{}, pages: paging.Standard},
+		"GET /api/users/{id}":                 {message: &identityv1.GetUserRequest{}},
+		"PATCH /api/users/{id}":               {message: &identityv1.UpdateUserRequest{}},
+		"DELETE /api/users/{id}":              {message: &identityv1.ArchiveUserRequest{}},
+		"POST /api/users/{id}:reset-password": {message: &identityv1.StartPasswordResetRequest{}},
+		"POST /api/roles":                     {message: &identityv1.CreateRoleRequest{}},
+		"GET /api/roles":                      {message: &identityv1.ListRolesRequest{}, pages: paging.Standard},
+		"GET /api/roles/{id}":                 {message: &identityv1.GetRoleRequest{}},
+		"PATCH /api/roles/{id}":               {message: &identityv1.UpdateRoleRequest{}},
+		"DELETE /api/roles/{id}":              {message: &identityv1.ArchiveRoleRequest{}},
+		"GET /api/organization":               {message: &identityv1.GetOrganizationRequest{}},
+		"PATCH /api/organization":             {message: &identityv1.UpdateOrganizationRequest{}},
+		"DELETE /api/organization":            {message: &identityv1.ArchiveOrganizationRequest{}},
 	}
 }
 
@@ -84,6 +133,11 @@ func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 func (t route) check(path map[string]string, r *http.Request) *errs.Error {
+	for _, check := range []func(*http.Request) *errs.Error{checkIfMatch, checkKey} {
+		if err := check(r); err != nil {
+			return err
+		}
+	}
 	f := &form{route: t, fields: t.message.ProtoReflect().Descriptor().Fields()}
 	for _, name := range slices.Sorted(mapKeys(path)) {
 		f.value(f.fields.ByName(protoreflect.Name(name)), name, path[name])
@@ -100,10 +154,12 @@ func (t route) check(path map[string]string, r *http.Request) *errs.Error {
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "no query parameters here")
 		case !slices.Contains(allowed, name):
 			f.refuse(printable(name), "UNKNOWN_PARAMETER", "one of: "+strings.Join(allowed, ", "))
-		case len(query[name]) > 1:
+		case len(query[name]) > 1 && !f.fields.ByName(protoreflect.Name(name)).IsList():
 			f.refuse(name, "REPEATED", "given once")
 		default:
-			f.value(f.fields.ByName(protoreflect.Name(name)), name, query[name][0])
+			for _, value := range query[name] {
+				f.value(f.fields.ByName(protoreflect.Name(name)), name, value)
+			}
 		}
 	}
 	return f.err
@@ -123,15 +179,15 @@ func (f *form) refuse(field, reason, allowed string) {
 	f.err = f.err.WithField(field, reason, allowed)
 }
 
-// parameters are the fields that the query may set: scalars that are not in the path; none where
-// there is a body.
+// parameters are the fields that the query may set: scalars, also several, that are not in the path;
+// none where there is a body.
 func (f *form) parameters(path map[string]string, method string) (names []string) {
 	if method == http.MethodPost || method == http.MethodPatch {
 		return nil
 	}
 	for i := range f.fields.Len() {
 		field := f.fields.Get(i)
-		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind && !field.IsList() {
+		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind {
 			names = append(names, string(field.Name()))
 		}
 	}

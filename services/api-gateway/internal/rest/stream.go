@@ -6,22 +6,20 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/telemetry"
-	"github.com/sametick/sametick/services/api-gateway/internal/identity"
 )
 
-// Exchanger gives an access token for an API key.
+// Exchanger gives an access token for whatever token opens a stream; empty for none.
 type Exchanger interface {
-	ExchangeKey(ctx context.Context, secret string) (identity.Tokens, error)
+	StreamToken(ctx context.Context, token string) (string, error)
 }
 
 // NewStream makes the way to sse-gateway: nothing is buffered, and the token travels on in a header
-// alone, so that no log of a URL can show it. API keys are exchanged on the way, because sse-gateway
-// asks nobody whose a key is. transport is closed by the caller.
+// alone, so that no log of a URL can show it. It is checked, and exchanged where need be, on the way, because
+// sse-gateway asks nobody whose a token is. transport is closed by the caller.
 func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log *slog.Logger) http.Handler {
 	p := &problems{log: log}
 	proxy := &httputil.ReverseProxy{
@@ -69,12 +67,9 @@ func withToken(r *http.Request, keys Exchanger) (*http.Request, error) {
 	}
 	query.Del("token")
 	out.URL.RawQuery = query.Encode()
-	if strings.HasPrefix(token, auth.APIKeyPrefix) {
-		t, err := keys.ExchangeKey(r.Context(), token)
-		if err != nil {
-			return nil, err
-		}
-		token = t.Access
+	token, err := keys.StreamToken(r.Context(), token)
+	if err != nil {
+		return nil, err
 	}
 	out.Header.Del("Authorization")
 	if token != "" {

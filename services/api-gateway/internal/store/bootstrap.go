@@ -34,9 +34,9 @@ func (s *Store) Bootstrap(ctx context.Context, f identity.Founding) (org, user i
 	return org, user, made, err
 }
 
-// found writes an organisation, its first user and an API key.
+// found writes an organisation, the administrator's role, the first user, who has it, and an API key.
 func (s *Store) found(ctx context.Context, tx pgx.Tx, f identity.Founding) (org, user int64, err error) {
-	var drawn [3]int64
+	var drawn [4]int64
 	for i := range drawn {
 		if drawn[i], err = s.ids.next(ctx); err != nil {
 			return 0, 0, err
@@ -45,14 +45,16 @@ func (s *Store) found(ctx context.Context, tx pgx.Tx, f identity.Founding) (org,
 	org, user = drawn[0], drawn[1]
 	call := records.Call{OrgID: org, ActorID: &user}
 	b := batch(org)
-	for _, r := range []records.Record{{Type: "organization", ID: org, Name: f.Org}, {Type: "user", ID: user, Name: f.Email}} {
+	for _, r := range []records.Record{{Type: "organization", ID: org, Name: f.Org}, {Type: "role", ID: drawn[3], Name: identity.AdministratorRole},
+		{Type: "user", ID: user, Name: f.Email}} {
 		r.Attributes = []byte("{}")
 		if err := queueCreate(b, call, r, records.Names{}); err != nil {
 			return 0, 0, err
 		}
 	}
-	b.Queue(`INSERT INTO sametick.credentials (org_id, user_id, email, password_hash, scopes) VALUES ($1, $2, $3, $4, $5)`,
-		org, user, f.Email, f.PasswordHash, auth.AllScopes())
+	b.Queue(insertCredentials, org, user, f.Email, f.PasswordHash)
+	b.Queue(insertRole, org, drawn[3], auth.AllScopes(), true)
+	b.Queue(insertUserRoles, org, user, []int64{drawn[3]})
 	key := identity.APIKey{ID: drawn[2], UserID: &user, Name: "bootstrap", Prefix: identity.KeyPrefix(f.KeySecret), Scopes: auth.ScopesOf(auth.AllScopes()...)}
 	if err := queueKey(b, call, key, auth.HashSecret(f.KeySecret)); err != nil {
 		return 0, 0, err

@@ -8,31 +8,20 @@ import (
 
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/pg"
-	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
 
 const (
 	eventColumns = `SELECT id, org_id, aggregate_type, aggregate_id, event_type, payload::text, occurred_at`
 
-	eventsWhere = ` FROM sametick.events WHERE org_id = $1 AND ($2 = '' OR aggregate_type = $2) AND ($3 = '' OR event_type = $3)
-		AND ($4::timestamptz IS NULL OR occurred_at > $4) AND ($5::timestamptz IS NULL OR occurred_at < $5)`
-	countEvents = `SELECT count(*)` + eventsWhere
-	listEvents  = eventColumns + eventsWhere + ` ORDER BY id DESC LIMIT $6 OFFSET $7`
-
 	entityWhere = ` FROM sametick.events WHERE org_id = $1 AND aggregate_type = $2 AND aggregate_id = $3`
 	countEntity = `SELECT count(*)` + entityWhere
 	listEntity  = eventColumns + entityWhere + ` ORDER BY sequence LIMIT $4 OFFSET $5`
 
-	hasType   = `SELECT EXISTS (SELECT FROM sametick.events WHERE org_id = $1 AND aggregate_type = $2)`
+	hasType = `SELECT EXISTS (SELECT FROM sametick.events WHERE org_id = $1 AND aggregate_type = $2)
+		OR EXISTS (SELECT FROM sametick.types WHERE org_id = $1 AND name = $2)`
 	hasRecord = `SELECT EXISTS (SELECT FROM sametick.records WHERE org_id = $1 AND type = $2 AND id = $3)`
 )
-
-// ListEvents implements events.Store.
-func (s *Store) ListEvents(ctx context.Context, orgID int64, q events.Query) ([]event.Event, int64, error) {
-	args := []any{orgID, q.AggregateType, q.EventType, q.From, q.To}
-	return s.page(ctx, orgID, countEvents, listEvents, args, q.Page)
-}
 
 // ListEntityEvents implements events.Store.
 func (s *Store) ListEntityEvents(ctx context.Context, orgID int64, typ string, id int64, p paging.Page) ([]event.Event, int64, error) {

@@ -61,7 +61,13 @@ func (i *ids) fill(ctx context.Context) error {
 	if left > 0 {
 		return nil
 	}
-	rows, err := i.pool.Query(ctx, `SELECT nextval('sametick.record_ids') FROM generate_series(1, $1)`, idBlock)
+	var from interface {
+		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	} = i.pool
+	if unit := unitOf(ctx); unit != nil { // who holds one connection must not wait for another
+		from = unit
+	}
+	rows, err := from.Query(ctx, `SELECT nextval('sametick.record_ids') FROM generate_series(1, $1)`, idBlock)
 	if err != nil {
 		return err
 	}

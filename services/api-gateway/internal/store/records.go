@@ -18,6 +18,10 @@ import (
 const (
 	columns = `r.type, r.id, r.name, r.attributes::text, r.version, r.workflow_id, r.step_id, r.created_at, r.updated_at, r.archived_at`
 
+	// Whether a workflow's definition moves the record.
+	governed = `CASE r.type WHEN 'workflow' THEN EXISTS (SELECT FROM sametick.workflow_runs g WHERE g.org_id = r.org_id AND g.workflow_id = r.id)
+		WHEN 'step' THEN EXISTS (SELECT FROM sametick.workflow_steps g WHERE g.org_id = r.org_id AND g.step_id = r.id) ELSE false END`
+
 	insertRecord = `INSERT INTO sametick.records AS r (org_id, type, id, name, attributes, workflow_id, step_id)
 		VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING ` + columns
 
@@ -27,7 +31,7 @@ const (
 	getRecord = `SELECT ` + columns + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = $3`
 
 	// The names are those of the references that are asked for ($4, $5), else of the record's own.
-	lockRecord = `SELECT ` + columns + `, w.name, s.name, date_trunc('milliseconds', clock_timestamp())
+	lockRecord = `SELECT ` + columns + `, w.name, s.name, ` + governed + `, date_trunc('milliseconds', clock_timestamp())
 		FROM sametick.records r
 		LEFT JOIN sametick.records w ON w.org_id = $1 AND w.type = 'workflow' AND w.id = coalesce($4, r.workflow_id)
 		LEFT JOIN sametick.records s ON s.org_id = $1 AND s.type = 'step' AND s.id = coalesce($5, r.step_id)
@@ -72,8 +76,9 @@ func (s *Store) Create(ctx context.Context, call records.Call, draft records.Rec
 
 // queueCreate queues a new record and its events.
 func queueCreate(b *pgx.Batch, call records.Call, draft records.Record, names records.Names) error {
-	b.Queue(insertRecord, call.OrgID, draft.Type, draft.ID, draft.Name, string(draft.Attributes), draft.WorkflowID, draft.StepID)
-	return queueChange(b, call, &records.Change{Operation: event.Create, Next: draft, Names: names})
+	c := &records.Change{Operation: event.Create, Next: draft, Names: names}
+	queueRecord(b, call.OrgID, c)
+	return queueChange(b, call, c)
 }
 
 // Change implements records.Writer: one round trip to lock, one to write.
@@ -95,6 +100,9 @@ func (s *Store) Change(ctx context.Context, call records.Call, typ string, id in
 	if pg.IsUnique(err, externalKey) {
 		return records.Record{}, errs.New(errs.AlreadyExists, "EXTERNAL_ID_EXISTS", "another record has this external_id").WithCause(err)
 	}
+	if isLastAdministrator(err) {
+		return records.Record{}, errLastAdministrator(err)
+	}
 	if err != nil {
 		return records.Record{}, pg.Translate(err)
 	}
@@ -105,7 +113,7 @@ func lock(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, id int6
 	b := transaction(orgID, "BEGIN")
 	b.Queue(lockRecord, orgID, typ, id, refs.WorkflowID, refs.StepID)
 	err = send(ctx, c, b, 2, func(results pgx.BatchResults) (err error) {
-		current.Record, err = readRecord(results.QueryRow(), orgID, &current.Names.Workflow, &current.Names.Step, &current.Now)
+		current.Record, err = readRecord(results.QueryRow(), orgID, &current.Names.Workflow, &current.Names.Step, &current.Governed, &current.Now)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -115,10 +123,8 @@ func lock(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, id int6
 }
 
 func apply(ctx context.Context, c *pgxpool.Conn, call records.Call, change *records.Change) (r records.Record, err error) {
-	next := &change.Next
 	b := &pgx.Batch{}
-	b.Queue(updateRecord, call.OrgID, next.Type, next.ID, next.Name, string(next.Attributes), next.Version, next.WorkflowID, next.StepID,
-		next.UpdatedAt, next.ArchivedAt)
+	queueRecord(b, call.OrgID, change)
 	if err := queueChange(b, call, change); err != nil {
 		return r, err
 	}
@@ -132,12 +138,17 @@ func apply(ctx context.Context, c *pgxpool.Conn, call records.Call, change *reco
 
 // queueChange queues the pre_ and the post_ event of a change and its audit entry.
 func queueChange(b *pgx.Batch, call records.Call, c *records.Change) error {
-	refs, workflow, step := c.Context()
-	e := outbox.Event{OrgID: call.OrgID, AggregateType: c.Next.Type, AggregateID: c.Next.ID, RecordName: c.Next.Name,
-		WorkflowID: refs.WorkflowID, WorkflowName: workflow, StepID: refs.StepID, StepName: step, Changes: c.Changes}
-	pre, post := e, e
-	pre.Action, post.Action = event.Pre(c.Operation), event.Post(c.Operation)
+	pre, post := changeEvents(call.OrgID, c)
 	return queueEvents(b, call, pre, post)
+}
+
+func changeEvents(orgID int64, c *records.Change) (pre, post outbox.Event) {
+	refs, workflow, step := c.Context()
+	pre = outbox.Event{OrgID: orgID, AggregateType: c.Next.Type, AggregateID: c.Next.ID, RecordName: c.Next.Name,
+		WorkflowID: refs.WorkflowID, WorkflowName: workflow, StepID: refs.StepID, StepName: step, Changes: c.Changes}
+	post = pre
+	pre.Action, post.Action = event.Pre(c.Operation), event.Post(c.Operation)
+	return pre, post
 }
 
 func (s *Store) names(ctx context.Context, orgID int64, refs records.Refs) (names records.Names, err error) {

@@ -58,6 +58,10 @@ type batcher interface {
 // send sends a batch and passes over the results of its first skip statements; the rest is read's.
 // Nothing counts before Close has seen the end of the transaction.
 func send(ctx context.Context, c batcher, b *pgx.Batch, skip int, read func(pgx.BatchResults) error) error {
+	if unit := unitOf(ctx); unit != nil { // also for what only reads: it sees what the unit has written
+		join(b)
+		c = unit
+	}
 	results := c.SendBatch(ctx, b)
 	err := func() error {
 		for range skip {
@@ -75,6 +79,9 @@ func send(ctx context.Context, c batcher, b *pgx.Batch, skip int, read func(pgx.
 
 // write sends a batch that changes something in one implicit transaction.
 func (s *Store) write(ctx context.Context, b *pgx.Batch, read func(pgx.BatchResults) error) error {
+	if unit := unitOf(ctx); unit != nil {
+		return outcome(send(ctx, unit, b, 1, read))
+	}
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return pg.Translate(err)
@@ -107,6 +114,9 @@ func (s *Store) read(ctx context.Context, orgID int64, queue func(*pgx.Batch), r
 // connected runs fn on one connection and rolls back what it may have left open: a pool would have to
 // drop such a connection.
 func (s *Store) connected(ctx context.Context, fn func(*pgxpool.Conn) error) error {
+	if unit := unitOf(ctx); unit != nil {
+		return fn(unit)
+	}
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -121,6 +131,12 @@ func (s *Store) connected(ctx context.Context, fn func(*pgxpool.Conn) error) err
 		_, _ = c.Exec(ctx, "ROLLBACK") // a connection that cannot is closed, which rolls back
 	}()
 	return fn(c)
+}
+
+// commit sends what ends an open transaction.
+func commit(ctx context.Context, c batcher, b *pgx.Batch) error {
+	b.Queue("COMMIT")
+	return outcome(send(ctx, c, b, 0, func(pgx.BatchResults) error { return nil }))
 }
 
 // queueEvents queues the events of a change and its audit entry.

@@ -135,6 +135,7 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 		},
 		Chores: append(sealing(ctx, c, pool, log, newSealMetrics(registry)),
 			lead.Chore{Name: "upkeep", Every: time.Minute, Do: (&store.Upkeep{Pool: pool, StreamRetention: c.StreamRetention, EventRetention: c.EventRetention, Logger: log}).Run},
+			lead.Chore{Name: "counts", Every: 10 * time.Second, Do: (&store.Counts{Pool: pool}).Run},
 		),
 		ClaimLost: store.ReasonClaimLost, BatchEvents: c.BatchEvents, Logger: log, Stats: leadStats,
 	})

@@ -64,8 +64,9 @@ func startActive(t *testing.T, url, redisURL string, o options) *active {
 			return publish.New(publish.Config{Streams: streams, Cutter: streams, Log: events, Ledger: events,
 				Owner: streams, Database: events.Database, Retention: o.retention, TrimEvery: 50 * time.Millisecond, Logger: log, Stats: &a.publish})
 		},
-		Chores: append(o.chores, lead.Chore{Name: "upkeep", Every: time.Second,
-			Do: (&store.Upkeep{Pool: pool, StreamRetention: o.retention, Logger: log}).Run}),
+		Chores: append(o.chores,
+			lead.Chore{Name: "upkeep", Every: time.Second, Do: (&store.Upkeep{Pool: pool, StreamRetention: o.retention, Logger: log}).Run},
+			lead.Chore{Name: "counts", Every: 100 * time.Millisecond, Do: (&store.Counts{Pool: pool}).Run}),
 		ClaimLost: store.ReasonClaimLost, BatchEvents: o.batch, Logger: log, Stats: &a.stats,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

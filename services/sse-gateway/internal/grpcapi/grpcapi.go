@@ -21,6 +21,7 @@ import (
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 	"github.com/sametick/sametick/services/sse-gateway/internal/hub"
 	"github.com/sametick/sametick/services/sse-gateway/internal/resume"
+	"github.com/sametick/sametick/services/sse-gateway/internal/sse"
 )
 
 // Authorizer tells whose a token is, and that it may read events.
@@ -58,7 +59,7 @@ func (s *Server) Subscribe(r *streamv1.SubscribeRequest, out grpc.ServerStreamin
 	if r.LastPosition != nil && r.GetLastPosition() < 0 {
 		return errs.New(errs.Invalid, "INVALID_REQUEST", "the request is invalid").WithField("last_position", "OUT_OF_RANGE", "0 or more")
 	}
-	accepted, err := s.Streams.Serve(ctx, resume.Request{Org: p.OrgID, Subject: p.Subject, Expires: p.ExpiresAt, Filter: filter, Last: r.LastPosition},
+	accepted, err := s.Streams.Serve(ctx, resume.Request{Org: p.OrgID, Who: sse.IdentityOf(p), Expires: p.ExpiresAt, Filter: filter, Last: r.LastPosition},
 		func() resume.Sink { return &sink{out: out, timeout: s.SendTimeout} })
 	if accepted {
 		return ended(err)
@@ -73,6 +74,8 @@ func ended(err error) error {
 		return errs.New(errs.Unauthenticated, "TOKEN_EXPIRED", "the access token has expired").WithCause(err)
 	case errors.Is(err, resume.ErrDrained):
 		return errs.New(errs.Unavailable, "SHUTTING_DOWN", "this replica stops; resume by position").WithCause(err)
+	case errors.Is(err, hub.ErrRevoked):
+		return hub.ErrRevoked
 	case errors.Is(err, resume.ErrSlow), errors.Is(err, resume.ErrStalled):
 		return errs.New(errs.ResourceExhausted, "TOO_SLOW", "the stream was read too slowly; resume by position").WithCause(err)
 	}

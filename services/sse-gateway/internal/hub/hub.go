@@ -32,6 +32,7 @@ type Hub struct {
 	wanted    chan struct{}
 	ringBytes atomic.Int64
 	limits    limits
+	revoked   revocations
 }
 
 // shard is one shard's clients. through is stored after the rings have everything up to it.
@@ -48,7 +49,8 @@ type shard struct {
 
 // New makes a hub without subscriptions.
 func New(o Options) *Hub {
-	h := &Hub{o: o, wanted: make(chan struct{}, 1), limits: limits{count: map[limitKey]int{}}}
+	h := &Hub{o: o, wanted: make(chan struct{}, 1), limits: limits{count: map[limitKey]int{}},
+		revoked: revocations{known: map[revocationMark]revoked{}}}
 	for i := range h.shards {
 		h.shards[i].rings, h.shards[i].ready = map[int64]*ring{}, make(chan struct{})
 	}
@@ -100,7 +102,8 @@ func (h *Hub) Idle(after time.Duration) []int {
 	return out
 }
 
-// Publish takes the stretch (after, through] of a shard. Positions the hub has already are passed
+// Publish takes the stretch (after, through] of a shard. An event that revokes tokens ends their streams, and
+// keeps them from coming back. Positions the hub has already are passed
 // over; a stretch that begins beyond them is a break (see Break).
 func (h *Hub) Publish(shard int, after, through int64, list []Entry) {
 	s := &h.shards[shard]
@@ -116,7 +119,17 @@ func (h *Hub) Publish(shard int, after, through int64, list []Entry) {
 	}
 	byRing := map[*ring][]Entry{}
 	for _, e := range list {
-		if r := s.rings[e.OrgID]; r != nil && e.Position > at {
+		if e.Position <= at {
+			continue
+		}
+		r := s.rings[e.OrgID]
+		if taken, ok := revokes(&e); ok {
+			h.revoked.add(taken, time.Now())
+			if r != nil {
+				r.revocations.Add(1) // before the frames wake the subscriptions
+			}
+		}
+		if r != nil {
 			byRing[r] = append(byRing[r], e)
 		}
 	}
@@ -165,9 +178,9 @@ func (s *shard) breakAt(position int64) {
 func (h *Hub) RingBytes() int64 { return h.ringBytes.Load() }
 
 // Attach opens a subscription at the newest position known. It waits, while ctx lasts, until the
-// shard is followed. It errs with ResourceExhausted when a limit is reached.
-func (h *Hub) Attach(ctx context.Context, org int64, subject string, f Filter) (*Sub, error) {
-	if err := h.limits.take(h.o, org, subject); err != nil {
+// shard is followed. It errs with ResourceExhausted when a limit is reached, and with ErrRevoked.
+func (h *Hub) Attach(ctx context.Context, org int64, who Identity, f Filter) (*Sub, error) {
+	if err := h.limits.take(h.o, org, who.Subject); err != nil {
 		return nil, err
 	}
 	s := &h.shards[event.ShardOf(org)]
@@ -175,7 +188,7 @@ func (h *Hub) Attach(ctx context.Context, org int64, subject string, f Filter) (
 	s.users++
 	ready, started := s.ready, s.started
 	s.mu.Unlock()
-	sub := &Sub{hub: h, shard: s, org: org, subject: subject, filter: f}
+	sub := &Sub{hub: h, shard: s, org: org, who: who, filter: f}
 	if !started {
 		select {
 		case h.wanted <- struct{}{}:
@@ -189,16 +202,30 @@ func (h *Hub) Attach(ctx context.Context, org int64, subject string, f Filter) (
 				WithRetryAfter(retryAfter).WithCause(ctx.Err())
 		}
 	}
+	if !h.enter(sub) {
+		sub.Close()
+		return nil, ErrRevoked
+	}
+	return sub, nil
+}
+
+// enter puts a subscription on its organisation's ring, unless its token is revoked: under the lock that
+// Publish holds, so that a revocation comes before and is seen, or after and finds the ring.
+func (h *Hub) enter(sub *Sub) bool {
+	s := sub.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub.ring = s.rings[org]
+	if h.revoked.has(sub.org, sub.who) {
+		return false
+	}
+	sub.ring = s.rings[sub.org]
 	if sub.ring == nil {
 		sub.ring = newRing(s.through.Load(), h.o.RingBytes, &h.ringBytes)
-		s.rings[org] = sub.ring
+		s.rings[sub.org] = sub.ring
 	}
 	sub.ring.users++
-	sub.position = s.through.Load()
-	return sub, nil
+	sub.position, sub.looked = s.through.Load(), sub.ring.revocations.Load()
+	return true
 }
 
 func (s *shard) release(org int64, r *ring) {

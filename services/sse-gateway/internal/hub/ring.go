@@ -24,6 +24,8 @@ type ring struct {
 	changed chan struct{} // closed when frames are added
 
 	users int // guarded by the shard
+	// revocations counts the organisation's: a subscription that has not seen one looks whether it is meant.
+	revocations atomic.Int64
 }
 
 type chunk struct {

@@ -14,10 +14,12 @@ type Sub struct {
 	shard    *shard
 	ring     *ring
 	org      int64
-	subject  string
+	who      Identity
 	filter   Filter
 	position int64
-	closing  sync.Once
+	// looked is up to which of the ring's revocations it has looked.
+	looked  int64
+	closing sync.Once
 }
 
 // Org is whose events these are.
@@ -43,8 +45,15 @@ func (s *Sub) Covered() bool { return s.ring.covers(s.position) }
 func (s *Sub) Changed() <-chan struct{} { return s.ring.wait() }
 
 // Take appends the frames that are pending, about maxBytes at most, and moves the position past them
-// and past what the filter held back. more tells that it stopped at maxBytes. It errs with ErrOverrun.
+// and past what the filter held back. more tells that it stopped at maxBytes. It errs with ErrOverrun,
+// and with ErrRevoked when the token has been.
 func (s *Sub) Take(dst []Frame, maxBytes int) (_ []Frame, more bool, err error) {
+	if n := s.ring.revocations.Load(); n != s.looked {
+		s.looked = n
+		if s.hub.revoked.has(s.org, s.who) {
+			return dst, false, ErrRevoked
+		}
+	}
 	// Before the ring is read: what the ring lacks up to here does not exist.
 	newest := s.Newest()
 	dst, through, more, ok := s.ring.take(dst, s.position, &s.filter, maxBytes)
@@ -62,6 +71,6 @@ func (s *Sub) Take(dst []Frame, maxBytes int) (_ []Frame, more bool, err error) 
 func (s *Sub) Close() {
 	s.closing.Do(func() {
 		s.shard.release(s.org, s.ring)
-		s.hub.limits.give(s.org, s.subject)
+		s.hub.limits.give(s.org, s.who.Subject)
 	})
 }

@@ -116,7 +116,7 @@ type Step struct {
 func (s *Session) Position() int64 { return s.sub.Position() }
 
 // Next gives the next step without waiting for events; reuse is overwritten. It errs with ErrSlow,
-// and with the reader's error.
+// hub.ErrRevoked and the reader's error.
 func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 	step := Step{Reset: s.reset, Frames: reuse[:0]}
 	s.reset = 0
@@ -134,6 +134,8 @@ func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 			step.Wait = changed
 		}
 		return step, nil
+	case errors.Is(err, hub.ErrRevoked):
+		return step, err
 	case s.live:
 		return step, ErrSlow
 	}

@@ -73,7 +73,7 @@ func (w *world) hear(n int) {
 }
 
 func (w *world) open(t require.TestingT, last *int64) (*hub.Sub, *resume.Session) {
-	sub, err := w.hub.Attach(context.Background(), w.org, "user:1", hub.Filter{})
+	sub, err := w.hub.Attach(context.Background(), w.org, hub.Identity{Subject: "user:1"}, hub.Filter{})
 	require.NoError(t, err)
 	s, err := resume.Open(context.Background(), sub, w.reader, last, nil)
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ func (c *client) connect(t require.TestingT) {
 func (c *client) connectEager(t require.TestingT) {
 	page, err := c.w.reader.Read(context.Background(), c.w.org, c.last)
 	require.NoError(t, err)
-	sub, err := c.w.hub.Attach(context.Background(), c.w.org, "user:1", hub.Filter{})
+	sub, err := c.w.hub.Attach(context.Background(), c.w.org, hub.Identity{Subject: "user:1"}, hub.Filter{})
 	require.NoError(t, err)
 	c.gone = sub.Close
 	c.next = func(require.TestingT) ([]hub.Frame, bool, error) {
@@ -297,7 +297,7 @@ func (s *script) Heartbeat(p int64, moved bool) error { return s.say("heartbeat 
 func TestHeartbeatsMoveThePositionAndExpiryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		sub, err := w.hub.Attach(t.Context(), w.org, "user:1", hub.Filter{AggregateTypes: []string{"employee"}})
+		sub, err := w.hub.Attach(t.Context(), w.org, hub.Identity{Subject: "user:1"}, hub.Filter{AggregateTypes: []string{"employee"}})
 		require.NoError(t, err)
 		defer sub.Close()
 		s, err := resume.Open(t.Context(), sub, w.reader, nil, nil)
@@ -322,7 +322,7 @@ func TestDrainSpreadsTheEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		streams := &resume.Streams{Hub: w.hub, Reader: w.reader, Heartbeat: time.Minute, DrainOver: 10 * time.Second}
-		request := resume.Request{Org: w.org, Subject: "user:1", Expires: time.Now().Add(time.Hour)}
+		request := resume.Request{Org: w.org, Who: hub.Identity{Subject: "user:1"}, Expires: time.Now().Add(time.Hour)}
 		ends := make(chan time.Time, 100)
 		for range 100 {
 			go func() {

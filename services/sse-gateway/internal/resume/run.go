@@ -33,7 +33,8 @@ type Terms struct {
 	DrainOver time.Duration
 }
 
-// The ends of a stream that Run returns, beside the sink's error, ErrSlow and the reader's error.
+// The ends of a stream that Run returns, beside the sink's error, ErrSlow, hub.ErrRevoked and the
+// reader's error.
 var (
 	ErrExpired = errors.New("resume: the token expired")
 	ErrDrained = errors.New("resume: the process stops")

@@ -41,8 +41,8 @@ type Stats struct {
 
 // Request is what a client asks for.
 type Request struct {
-	Org     int64
-	Subject string
+	Org int64
+	Who hub.Identity
 	// Expires ends the stream.
 	Expires time.Time
 	Filter  hub.Filter
@@ -65,7 +65,7 @@ func (s *Streams) Serve(ctx context.Context, r Request, accept func() Sink) (acc
 	defer s.leave()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	sub, err := s.Hub.Attach(opening, r.Org, r.Subject, r.Filter)
+	sub, err := s.Hub.Attach(opening, r.Org, r.Who, r.Filter)
 	if err != nil {
 		return false, err
 	}

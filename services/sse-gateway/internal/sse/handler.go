@@ -14,6 +14,7 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/telemetry"
+	"github.com/sametick/sametick/services/sse-gateway/internal/hub"
 	"github.com/sametick/sametick/services/sse-gateway/internal/resume"
 )
 
@@ -70,7 +71,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return &sink{w: w, rc: http.NewResponseController(w), timeout: h.WriteTimeout, retry: h.Retry}
 	})
 	if accepted {
-		h.Log.LogAttrs(r.Context(), slog.LevelDebug, "stream ended", slog.Int64("org_id", req.Org), slog.String("subject", req.Subject),
+		h.Log.LogAttrs(r.Context(), slog.LevelDebug, "stream ended", slog.Int64("org_id", req.Org), slog.String("subject", req.Who.Subject),
 			slog.Duration("took", time.Since(begin)), slog.String("why", err.Error()))
 		return
 	}
@@ -111,7 +112,16 @@ func (h *Handler) request(r *http.Request) (resume.Request, error) {
 	if err != nil {
 		return resume.Request{}, err
 	}
-	return resume.Request{Org: p.OrgID, Subject: p.Subject, Expires: p.ExpiresAt, Filter: filter, Last: last}, nil
+	return resume.Request{Org: p.OrgID, Who: IdentityOf(p), Expires: p.ExpiresAt, Filter: filter, Last: last}, nil
+}
+
+// IdentityOf is what the hub knows a caller by.
+func IdentityOf(p auth.Principal) hub.Identity {
+	who := hub.Identity{Subject: p.Subject, Session: p.SessionID, IssuedAt: p.IssuedAt}
+	if p.UserID != nil {
+		who.UserID = *p.UserID
+	}
+	return who
 }
 
 // Authorize verifies a token for a stream: it must have time left, of which a verifier's leeway gives

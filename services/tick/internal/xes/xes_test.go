@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 
@@ -129,16 +132,31 @@ func TestReadTheRealLog(t *testing.T) {
 	require.Equal(t, []int{1434, 8577}, []int{traces, events})
 }
 
+// FuzzRead: a log says the same however it arrives, and all that is read of it is JSON.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(small))
 	f.Add([]byte("<log><trace><event><int key='n' value='-0'/></event></trace></log>"))
+	f.Add([]byte("<log><trace><event><float key='n' value='1e999'/><float key='m' value='-INF'/></event></trace></log>"))
+	f.Add([]byte("<?xml version='1.0' encoding='UTF-16'?><log/>"))
+	f.Add([]byte("<!DOCTYPE log [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><log><trace><string key='&b;' value='&b;'/></trace></log>"))
 	f.Add([]byte{0x1f, 0x8b, 0})
 	f.Fuzz(func(t *testing.T, log []byte) {
-		for trace, err := range xes.Read(bytes.NewReader(log)) {
-			if err != nil {
-				return
+		collect := func(r io.Reader) (traces []xes.Trace, failed bool) {
+			for trace, err := range xes.Read(r) {
+				if err != nil {
+					return traces, true
+				}
+				traces = append(traces, trace)
 			}
-			for _, e := range trace.Events {
+			return traces, false
+		}
+		whole, broken := collect(bytes.NewReader(log))
+		pieces, again := collect(iotest.OneByteReader(bytes.NewReader(log)))
+		if broken != again || !reflect.DeepEqual(whole, pieces) {
+			t.Fatalf("%+v (broken %v), in pieces %+v (broken %v)", whole, broken, pieces, again)
+		}
+		for _, trace := range whole {
+			for _, e := range append(trace.Events, xes.Event{Attributes: trace.Attributes}) {
 				if _, err := json.Marshal(e.Attributes.Map()); err != nil {
 					t.Fatalf("an event that is no JSON: %v", err)
 				}

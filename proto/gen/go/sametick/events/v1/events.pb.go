@@ -120,17 +120,28 @@ func (x *Event) GetOccurredAt() *timestamppb.Timestamp {
 }
 
 type ListEventsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AggregateType string                 `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
-	EventType     string                 `protobuf:"bytes,2,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of these types of aggregate.
+	AggregateType []string `protobuf:"bytes,1,rep,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// One of these event types, exact or with a wildcard: "task.post_create", "task.*", "*.post_create".
+	EventType []string `protobuf:"bytes,2,rep,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	// ISO 8601: a date (midnight UTC) or a time with its zone. Events after it.
 	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	// ISO 8601; events before it.
 	To string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	// 1 to 100; absent means 25.
 	Limit *int32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// From 1; absent means 1.
-	Page          *int32 `protobuf:"varint,6,opt,name=page,proto3,oneof" json:"page,omitempty"`
+	// From 1; absent means 1. Not beside cursor.
+	Page *int32 `protobuf:"varint,6,opt,name=page,proto3,oneof" json:"page,omitempty"`
+	// Only of this entity; beside exactly one aggregate_type.
+	AggregateId *int64 `protobuf:"varint,7,opt,name=aggregate_id,json=aggregateId,proto3,oneof" json:"aggregate_id,omitempty"`
+	// Only by this user.
+	ActorId *int64 `protobuf:"varint,8,opt,name=actor_id,json=actorId,proto3,oneof" json:"actor_id,omitempty"`
+	// "desc" (by id, newest first; absent means this) or "asc".
+	Order string `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	// next_cursor of the page before, with the same filters and order. Pages by cursor neither repeat nor
+	// skip what was committed before the first of them, whatever is written meanwhile.
+	Cursor        string `protobuf:"bytes,10,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -165,18 +176,18 @@ func (*ListEventsRequest) Descriptor() ([]byte, []int) {
 	return file_sametick_events_v1_events_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *ListEventsRequest) GetAggregateType() string {
+func (x *ListEventsRequest) GetAggregateType() []string {
 	if x != nil {
 		return x.AggregateType
 	}
-	return ""
+	return nil
 }
 
-func (x *ListEventsRequest) GetEventType() string {
+func (x *ListEventsRequest) GetEventType() []string {
 	if x != nil {
 		return x.EventType
 	}
-	return ""
+	return nil
 }
 
 func (x *ListEventsRequest) GetFrom() string {
@@ -205,6 +216,34 @@ func (x *ListEventsRequest) GetPage() int32 {
 		return *x.Page
 	}
 	return 0
+}
+
+func (x *ListEventsRequest) GetAggregateId() int64 {
+	if x != nil && x.AggregateId != nil {
+		return *x.AggregateId
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetActorId() int64 {
+	if x != nil && x.ActorId != nil {
+		return *x.ActorId
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
 }
 
 type ListEntityEventsRequest struct {
@@ -281,7 +320,9 @@ type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []*Event               `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
 	// How many events match, over all pages; exact.
-	Total         int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Total int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Where the next page goes on; absent at the end.
+	NextCursor    *string `protobuf:"bytes,3,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +371,67 @@ func (x *ListEventsResponse) GetTotal() int64 {
 	return 0
 }
 
+func (x *ListEventsResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+type ListEntityEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of sequence numbers.
+	Data []*Event `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
+	// How many events the entity has, over all pages; exact.
+	Total         int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEntityEventsResponse) Reset() {
+	*x = ListEntityEventsResponse{}
+	mi := &file_sametick_events_v1_events_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEntityEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEntityEventsResponse) ProtoMessage() {}
+
+func (x *ListEntityEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_events_v1_events_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEntityEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEntityEventsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_events_v1_events_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListEntityEventsResponse) GetData() []*Event {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ListEntityEventsResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 var File_sametick_events_v1_events_proto protoreflect.FileDescriptor
 
 const file_sametick_events_v1_events_proto_rawDesc = "" +
@@ -344,31 +446,44 @@ const file_sametick_events_v1_events_proto_rawDesc = "" +
 	"event_type\x18\x05 \x01(\tR\teventType\x120\n" +
 	"\apayload\x18\x06 \x01(\v2\x16.sametick.wire.v1.JsonR\apayload\x12;\n" +
 	"\voccurred_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt\"\xc4\x01\n" +
+	"occurredAt\"\xd8\x02\n" +
 	"\x11ListEventsRequest\x12%\n" +
-	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12\x1d\n" +
+	"\x0eaggregate_type\x18\x01 \x03(\tR\raggregateType\x12\x1d\n" +
 	"\n" +
-	"event_type\x18\x02 \x01(\tR\teventType\x12\x12\n" +
+	"event_type\x18\x02 \x03(\tR\teventType\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x19\n" +
 	"\x05limit\x18\x05 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x17\n" +
-	"\x04page\x18\x06 \x01(\x05H\x01R\x04page\x88\x01\x01B\b\n" +
+	"\x04page\x18\x06 \x01(\x05H\x01R\x04page\x88\x01\x01\x12&\n" +
+	"\faggregate_id\x18\a \x01(\x03H\x02R\vaggregateId\x88\x01\x01\x12\x1e\n" +
+	"\bactor_id\x18\b \x01(\x03H\x03R\aactorId\x88\x01\x01\x12\x14\n" +
+	"\x05order\x18\t \x01(\tR\x05order\x12\x16\n" +
+	"\x06cursor\x18\n" +
+	" \x01(\tR\x06cursorB\b\n" +
 	"\x06_limitB\a\n" +
-	"\x05_page\"\xaa\x01\n" +
+	"\x05_pageB\x0f\n" +
+	"\r_aggregate_idB\v\n" +
+	"\t_actor_id\"\xaa\x01\n" +
 	"\x17ListEntityEventsRequest\x12%\n" +
 	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
 	"\faggregate_id\x18\x02 \x01(\x03R\vaggregateId\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x17\n" +
 	"\x04page\x18\x04 \x01(\x05H\x01R\x04page\x88\x01\x01B\b\n" +
 	"\x06_limitB\a\n" +
-	"\x05_page\"Y\n" +
+	"\x05_page\"\x8f\x01\n" +
 	"\x12ListEventsResponse\x12-\n" +
 	"\x04data\x18\x01 \x03(\v2\x19.sametick.events.v1.EventR\x04data\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x03R\x05total2\xd4\x01\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12$\n" +
+	"\vnext_cursor\x18\x03 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"_\n" +
+	"\x18ListEntityEventsResponse\x12-\n" +
+	"\x04data\x18\x01 \x03(\v2\x19.sametick.events.v1.EventR\x04data\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total2\xda\x01\n" +
 	"\fEventService\x12[\n" +
 	"\n" +
-	"ListEvents\x12%.sametick.events.v1.ListEventsRequest\x1a&.sametick.events.v1.ListEventsResponse\x12g\n" +
-	"\x10ListEntityEvents\x12+.sametick.events.v1.ListEntityEventsRequest\x1a&.sametick.events.v1.ListEventsResponseBGZEgithub.com/sametick/sametick/proto/gen/go/sametick/events/v1;eventsv1b\x06proto3"
+	"ListEvents\x12%.sametick.events.v1.ListEventsRequest\x1a&.sametick.events.v1.ListEventsResponse\x12m\n" +
+	"\x10ListEntityEvents\x12+.sametick.events.v1.ListEntityEventsRequest\x1a,.sametick.events.v1.ListEntityEventsResponseBGZEgithub.com/sametick/sametick/proto/gen/go/sametick/events/v1;eventsv1b\x06proto3"
 
 var (
 	file_sametick_events_v1_events_proto_rawDescOnce sync.Once
@@ -382,28 +497,30 @@ func file_sametick_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_sametick_events_v1_events_proto_rawDescData
 }
 
-var file_sametick_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_sametick_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_sametick_events_v1_events_proto_goTypes = []any{
-	(*Event)(nil),                   // 0: sametick.events.v1.Event
-	(*ListEventsRequest)(nil),       // 1: sametick.events.v1.ListEventsRequest
-	(*ListEntityEventsRequest)(nil), // 2: sametick.events.v1.ListEntityEventsRequest
-	(*ListEventsResponse)(nil),      // 3: sametick.events.v1.ListEventsResponse
-	(*v1.Json)(nil),                 // 4: sametick.wire.v1.Json
-	(*timestamppb.Timestamp)(nil),   // 5: google.protobuf.Timestamp
+	(*Event)(nil),                    // 0: sametick.events.v1.Event
+	(*ListEventsRequest)(nil),        // 1: sametick.events.v1.ListEventsRequest
+	(*ListEntityEventsRequest)(nil),  // 2: sametick.events.v1.ListEntityEventsRequest
+	(*ListEventsResponse)(nil),       // 3: sametick.events.v1.ListEventsResponse
+	(*ListEntityEventsResponse)(nil), // 4: sametick.events.v1.ListEntityEventsResponse
+	(*v1.Json)(nil),                  // 5: sametick.wire.v1.Json
+	(*timestamppb.Timestamp)(nil),    // 6: google.protobuf.Timestamp
 }
 var file_sametick_events_v1_events_proto_depIdxs = []int32{
-	4, // 0: sametick.events.v1.Event.payload:type_name -> sametick.wire.v1.Json
-	5, // 1: sametick.events.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
+	5, // 0: sametick.events.v1.Event.payload:type_name -> sametick.wire.v1.Json
+	6, // 1: sametick.events.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
 	0, // 2: sametick.events.v1.ListEventsResponse.data:type_name -> sametick.events.v1.Event
-	1, // 3: sametick.events.v1.EventService.ListEvents:input_type -> sametick.events.v1.ListEventsRequest
-	2, // 4: sametick.events.v1.EventService.ListEntityEvents:input_type -> sametick.events.v1.ListEntityEventsRequest
-	3, // 5: sametick.events.v1.EventService.ListEvents:output_type -> sametick.events.v1.ListEventsResponse
-	3, // 6: sametick.events.v1.EventService.ListEntityEvents:output_type -> sametick.events.v1.ListEventsResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0, // 3: sametick.events.v1.ListEntityEventsResponse.data:type_name -> sametick.events.v1.Event
+	1, // 4: sametick.events.v1.EventService.ListEvents:input_type -> sametick.events.v1.ListEventsRequest
+	2, // 5: sametick.events.v1.EventService.ListEntityEvents:input_type -> sametick.events.v1.ListEntityEventsRequest
+	3, // 6: sametick.events.v1.EventService.ListEvents:output_type -> sametick.events.v1.ListEventsResponse
+	4, // 7: sametick.events.v1.EventService.ListEntityEvents:output_type -> sametick.events.v1.ListEntityEventsResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_sametick_events_v1_events_proto_init() }
@@ -413,13 +530,14 @@ func file_sametick_events_v1_events_proto_init() {
 	}
 	file_sametick_events_v1_events_proto_msgTypes[1].OneofWrappers = []any{}
 	file_sametick_events_v1_events_proto_msgTypes[2].OneofWrappers = []any{}
+	file_sametick_events_v1_events_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_events_v1_events_proto_rawDesc), len(file_sametick_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,7 +33,7 @@ const (
 type EventServiceClient interface {
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// ListEntityEvents gives one entity's history in the order of its sequence numbers.
-	ListEntityEvents(ctx context.Context, in *ListEntityEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
+	ListEntityEvents(ctx context.Context, in *ListEntityEventsRequest, opts ...grpc.CallOption) (*ListEntityEventsResponse, error)
 }
 
 type eventServiceClient struct {
@@ -54,9 +54,9 @@ func (c *eventServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 	return out, nil
 }
 
-func (c *eventServiceClient) ListEntityEvents(ctx context.Context, in *ListEntityEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+func (c *eventServiceClient) ListEntityEvents(ctx context.Context, in *ListEntityEventsRequest, opts ...grpc.CallOption) (*ListEntityEventsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListEventsResponse)
+	out := new(ListEntityEventsResponse)
 	err := c.cc.Invoke(ctx, EventService_ListEntityEvents_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (c *eventServiceClient) ListEntityEvents(ctx context.Context, in *ListEntit
 type EventServiceServer interface {
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// ListEntityEvents gives one entity's history in the order of its sequence numbers.
-	ListEntityEvents(context.Context, *ListEntityEventsRequest) (*ListEventsResponse, error)
+	ListEntityEvents(context.Context, *ListEntityEventsRequest) (*ListEntityEventsResponse, error)
 	mustEmbedUnimplementedEventServiceServer()
 }
 
@@ -86,7 +86,7 @@ type UnimplementedEventServiceServer struct{}
 func (UnimplementedEventServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
 }
-func (UnimplementedEventServiceServer) ListEntityEvents(context.Context, *ListEntityEventsRequest) (*ListEventsResponse, error) {
+func (UnimplementedEventServiceServer) ListEntityEvents(context.Context, *ListEntityEventsRequest) (*ListEntityEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEntityEvents not implemented")
 }
 func (UnimplementedEventServiceServer) mustEmbedUnimplementedEventServiceServer() {}

@@ -121,8 +121,10 @@ func (x *RefreshRequest) GetRefreshToken() string {
 }
 
 type LogoutRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RefreshToken  string                 `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	RefreshToken string                 `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// All sessions of the token's user.
+	All           bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +166,13 @@ func (x *LogoutRequest) GetRefreshToken() string {
 	return ""
 }
 
+func (x *LogoutRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type LogoutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -200,6 +209,749 @@ func (*LogoutResponse) Descriptor() ([]byte, []int) {
 	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{3}
 }
 
+type ChangePasswordRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	CurrentPassword string                 `protobuf:"bytes,1,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
+	NewPassword     string                 `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ChangePasswordRequest) Reset() {
+	*x = ChangePasswordRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePasswordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePasswordRequest) ProtoMessage() {}
+
+func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
+func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChangePasswordRequest) GetCurrentPassword() string {
+	if x != nil {
+		return x.CurrentPassword
+	}
+	return ""
+}
+
+func (x *ChangePasswordRequest) GetNewPassword() string {
+	if x != nil {
+		return x.NewPassword
+	}
+	return ""
+}
+
+type ChangePasswordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePasswordResponse) Reset() {
+	*x = ChangePasswordResponse{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePasswordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePasswordResponse) ProtoMessage() {}
+
+func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
+func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{5}
+}
+
+type ResetPasswordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPasswordRequest) Reset() {
+	*x = ResetPasswordRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPasswordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPasswordRequest) ProtoMessage() {}
+
+func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPasswordRequest.ProtoReflect.Descriptor instead.
+func (*ResetPasswordRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ResetPasswordRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ResetPasswordRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type ResetPasswordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPasswordResponse) Reset() {
+	*x = ResetPasswordResponse{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPasswordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPasswordResponse) ProtoMessage() {}
+
+func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPasswordResponse.ProtoReflect.Descriptor instead.
+func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{7}
+}
+
+type AcceptInvitationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptInvitationRequest) Reset() {
+	*x = AcceptInvitationRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptInvitationRequest) ProtoMessage() {}
+
+func (x *AcceptInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptInvitationRequest.ProtoReflect.Descriptor instead.
+func (*AcceptInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AcceptInvitationRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AcceptInvitationRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type Session struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID; also the `sid` claim of its access tokens.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether it is the caller's own.
+	Current       bool                   `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
+	UserAgent     string                 `protobuf:"bytes,3,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	Ip            string                 `protobuf:"bytes,4,opt,name=ip,proto3" json:"ip,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	LastUsedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Session) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Session) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *Session) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *Session) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *Session) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Session) GetLastUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedAt
+	}
+	return nil
+}
+
+func (x *Session) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         *int32                 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Page          *int32                 `protobuf:"varint,2,opt,name=page,proto3,oneof" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListSessionsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListSessionsRequest) GetPage() int32 {
+	if x != nil && x.Page != nil {
+		return *x.Page
+	}
+	return 0
+}
+
+type ListSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []*Session             `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
+	Total         int64                  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListSessionsResponse) GetData() []*Session {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ListSessionsResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type EndSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionRequest) Reset() {
+	*x = EndSessionRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionRequest) ProtoMessage() {}
+
+func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
+func (*EndSessionRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EndSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type EndSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionResponse) Reset() {
+	*x = EndSessionResponse{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionResponse) ProtoMessage() {}
+
+func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
+func (*EndSessionResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{13}
+}
+
+type EndSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionsRequest) Reset() {
+	*x = EndSessionsRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionsRequest) ProtoMessage() {}
+
+func (x *EndSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionsRequest.ProtoReflect.Descriptor instead.
+func (*EndSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{14}
+}
+
+type EndSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionsResponse) Reset() {
+	*x = EndSessionsResponse{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionsResponse) ProtoMessage() {}
+
+func (x *EndSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionsResponse.ProtoReflect.Descriptor instead.
+func (*EndSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{15}
+}
+
+type ListSigningKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysRequest) Reset() {
+	*x = ListSigningKeysRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysRequest) ProtoMessage() {}
+
+func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{16}
+}
+
+type JsonWebKeySet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*JsonWebKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JsonWebKeySet) Reset() {
+	*x = JsonWebKeySet{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JsonWebKeySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JsonWebKeySet) ProtoMessage() {}
+
+func (x *JsonWebKeySet) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JsonWebKeySet.ProtoReflect.Descriptor instead.
+func (*JsonWebKeySet) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *JsonWebKeySet) GetKeys() []*JsonWebKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// JsonWebKey is a public key on the curve Ed25519 (RFC 8037).
+type JsonWebKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kty           string                 `protobuf:"bytes,1,opt,name=kty,proto3" json:"kty,omitempty"`
+	Crv           string                 `protobuf:"bytes,2,opt,name=crv,proto3" json:"crv,omitempty"`
+	Kid           string                 `protobuf:"bytes,3,opt,name=kid,proto3" json:"kid,omitempty"`
+	Alg           string                 `protobuf:"bytes,4,opt,name=alg,proto3" json:"alg,omitempty"`
+	Use           string                 `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`
+	X             string                 `protobuf:"bytes,6,opt,name=x,proto3" json:"x,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JsonWebKey) Reset() {
+	*x = JsonWebKey{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JsonWebKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JsonWebKey) ProtoMessage() {}
+
+func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
+func (*JsonWebKey) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *JsonWebKey) GetKty() string {
+	if x != nil {
+		return x.Kty
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetCrv() string {
+	if x != nil {
+		return x.Crv
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetAlg() string {
+	if x != nil {
+		return x.Alg
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetX() string {
+	if x != nil {
+		return x.X
+	}
+	return ""
+}
+
 type TokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An EdDSA JWT (RFC 8037).
@@ -216,7 +968,7 @@ type TokenResponse struct {
 
 func (x *TokenResponse) Reset() {
 	*x = TokenResponse{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[4]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +980,7 @@ func (x *TokenResponse) String() string {
 func (*TokenResponse) ProtoMessage() {}
 
 func (x *TokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[4]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +993,7 @@ func (x *TokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenResponse.ProtoReflect.Descriptor instead.
 func (*TokenResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TokenResponse) GetAccessToken() string {
@@ -277,18 +1029,20 @@ type ApiKey struct {
 	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The first characters of the secret, by which a person tells keys apart.
-	Prefix        string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	Scopes        []string               `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	ArchivedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=archived_at,json=archivedAt,proto3" json:"archived_at,omitempty"`
+	Prefix     string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Scopes     []string               `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	ExpiresAt  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ArchivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=archived_at,json=archivedAt,proto3" json:"archived_at,omitempty"`
+	// To the minute.
+	LastUsedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[5]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +1054,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[5]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +1067,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ApiKey) GetId() int64 {
@@ -365,6 +1119,13 @@ func (x *ApiKey) GetArchivedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ApiKey) GetLastUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedAt
+	}
+	return nil
+}
+
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -378,7 +1139,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[6]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +1151,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[6]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +1164,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateApiKeyRequest) GetName() string {
@@ -438,7 +1199,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[7]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +1211,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[7]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +1224,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -490,7 +1251,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[8]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +1263,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[8]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +1276,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListApiKeysRequest) GetLimit() int32 {
@@ -542,7 +1303,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[9]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +1315,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[9]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +1328,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{9}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListApiKeysResponse) GetData() []*ApiKey {
@@ -593,7 +1354,7 @@ type ArchiveApiKeyRequest struct {
 
 func (x *ArchiveApiKeyRequest) Reset() {
 	*x = ArchiveApiKeyRequest{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[10]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +1366,7 @@ func (x *ArchiveApiKeyRequest) String() string {
 func (*ArchiveApiKeyRequest) ProtoMessage() {}
 
 func (x *ArchiveApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[10]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,12 +1379,65 @@ func (x *ArchiveApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{10}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ArchiveApiKeyRequest) GetId() int64 {
 	if x != nil {
 		return x.Id
+	}
+	return 0
+}
+
+type RotateApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Seconds for which the old secret still works: 0, the default, to 604800 (seven days).
+	Overlap       int64 `protobuf:"varint,2,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateApiKeyRequest) Reset() {
+	*x = RotateApiKeyRequest{}
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateApiKeyRequest) ProtoMessage() {}
+
+func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RotateApiKeyRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RotateApiKeyRequest) GetOverlap() int64 {
+	if x != nil {
+		return x.Overlap
 	}
 	return 0
 }
@@ -637,7 +1451,7 @@ type ExchangeApiKeyRequest struct {
 
 func (x *ExchangeApiKeyRequest) Reset() {
 	*x = ExchangeApiKeyRequest{}
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[11]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1463,7 @@ func (x *ExchangeApiKeyRequest) String() string {
 func (*ExchangeApiKeyRequest) ProtoMessage() {}
 
 func (x *ExchangeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_identity_v1_identity_proto_msgTypes[11]
+	mi := &file_sametick_identity_v1_identity_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1476,7 @@ func (x *ExchangeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*ExchangeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_sametick_identity_v1_identity_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExchangeApiKeyRequest) GetSecret() string {
@@ -681,17 +1495,65 @@ const file_sametick_identity_v1_identity_proto_rawDesc = "" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"5\n" +
 	"\x0eRefreshRequest\x12#\n" +
-	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\"4\n" +
+	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\"F\n" +
 	"\rLogoutRequest\x12#\n" +
-	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\"\x10\n" +
-	"\x0eLogoutResponse\"\x95\x01\n" +
+	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"\x10\n" +
+	"\x0eLogoutResponse\"e\n" +
+	"\x15ChangePasswordRequest\x12)\n" +
+	"\x10current_password\x18\x01 \x01(\tR\x0fcurrentPassword\x12!\n" +
+	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x18\n" +
+	"\x16ChangePasswordResponse\"H\n" +
+	"\x14ResetPasswordRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x17\n" +
+	"\x15ResetPasswordResponse\"K\n" +
+	"\x17AcceptInvitationRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x96\x02\n" +
+	"\aSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\bR\acurrent\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x03 \x01(\tR\tuserAgent\x12\x0e\n" +
+	"\x02ip\x18\x04 \x01(\tR\x02ip\x129\n" +
+	"\n" +
+	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12<\n" +
+	"\flast_used_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastUsedAt\x129\n" +
+	"\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\\\n" +
+	"\x13ListSessionsRequest\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x17\n" +
+	"\x04page\x18\x02 \x01(\x05H\x01R\x04page\x88\x01\x01B\b\n" +
+	"\x06_limitB\a\n" +
+	"\x05_page\"_\n" +
+	"\x14ListSessionsResponse\x121\n" +
+	"\x04data\x18\x01 \x03(\v2\x1d.sametick.identity.v1.SessionR\x04data\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\"#\n" +
+	"\x11EndSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
+	"\x12EndSessionResponse\"\x14\n" +
+	"\x12EndSessionsRequest\"\x15\n" +
+	"\x13EndSessionsResponse\"\x18\n" +
+	"\x16ListSigningKeysRequest\"E\n" +
+	"\rJsonWebKeySet\x124\n" +
+	"\x04keys\x18\x01 \x03(\v2 .sametick.identity.v1.JsonWebKeyR\x04keys\"t\n" +
+	"\n" +
+	"JsonWebKey\x12\x10\n" +
+	"\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n" +
+	"\x03crv\x18\x02 \x01(\tR\x03crv\x12\x10\n" +
+	"\x03kid\x18\x03 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03alg\x18\x04 \x01(\tR\x03alg\x12\x10\n" +
+	"\x03use\x18\x05 \x01(\tR\x03use\x12\f\n" +
+	"\x01x\x18\x06 \x01(\tR\x01x\"\x95\x01\n" +
 	"\rTokenResponse\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
 	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\x12\x1d\n" +
 	"\n" +
 	"token_type\x18\x03 \x01(\tR\ttokenType\x12\x1d\n" +
 	"\n" +
-	"expires_in\x18\x04 \x01(\x03R\texpiresIn\"\x8f\x02\n" +
+	"expires_in\x18\x04 \x01(\x03R\texpiresIn\"\xcd\x02\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -702,7 +1564,9 @@ const file_sametick_identity_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12;\n" +
 	"\varchived_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"archivedAt\"|\n" +
+	"archivedAt\x12<\n" +
+	"\flast_used_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastUsedAt\"|\n" +
 	"\x13CreateApiKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x129\n" +
@@ -720,16 +1584,28 @@ const file_sametick_identity_v1_identity_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x03(\v2\x1c.sametick.identity.v1.ApiKeyR\x04data\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\"&\n" +
 	"\x14ArchiveApiKeyRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\"/\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"?\n" +
+	"\x13RotateApiKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x18\n" +
+	"\aoverlap\x18\x02 \x01(\x03R\aoverlap\"/\n" +
 	"\x15ExchangeApiKeyRequest\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\tR\x06secret2\x98\x05\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret2\xd0\v\n" +
 	"\x0fIdentityService\x12P\n" +
 	"\x05Login\x12\".sametick.identity.v1.LoginRequest\x1a#.sametick.identity.v1.TokenResponse\x12T\n" +
 	"\aRefresh\x12$.sametick.identity.v1.RefreshRequest\x1a#.sametick.identity.v1.TokenResponse\x12S\n" +
-	"\x06Logout\x12#.sametick.identity.v1.LogoutRequest\x1a$.sametick.identity.v1.LogoutResponse\x12e\n" +
+	"\x06Logout\x12#.sametick.identity.v1.LogoutRequest\x1a$.sametick.identity.v1.LogoutResponse\x12k\n" +
+	"\x0eChangePassword\x12+.sametick.identity.v1.ChangePasswordRequest\x1a,.sametick.identity.v1.ChangePasswordResponse\x12h\n" +
+	"\rResetPassword\x12*.sametick.identity.v1.ResetPasswordRequest\x1a+.sametick.identity.v1.ResetPasswordResponse\x12f\n" +
+	"\x10AcceptInvitation\x12-.sametick.identity.v1.AcceptInvitationRequest\x1a#.sametick.identity.v1.TokenResponse\x12e\n" +
+	"\fListSessions\x12).sametick.identity.v1.ListSessionsRequest\x1a*.sametick.identity.v1.ListSessionsResponse\x12_\n" +
+	"\n" +
+	"EndSession\x12'.sametick.identity.v1.EndSessionRequest\x1a(.sametick.identity.v1.EndSessionResponse\x12b\n" +
+	"\vEndSessions\x12(.sametick.identity.v1.EndSessionsRequest\x1a).sametick.identity.v1.EndSessionsResponse\x12d\n" +
+	"\x0fListSigningKeys\x12,.sametick.identity.v1.ListSigningKeysRequest\x1a#.sametick.identity.v1.JsonWebKeySet\x12e\n" +
 	"\fCreateApiKey\x12).sametick.identity.v1.CreateApiKeyRequest\x1a*.sametick.identity.v1.CreateApiKeyResponse\x12b\n" +
 	"\vListApiKeys\x12(.sametick.identity.v1.ListApiKeysRequest\x1a).sametick.identity.v1.ListApiKeysResponse\x12Y\n" +
-	"\rArchiveApiKey\x12*.sametick.identity.v1.ArchiveApiKeyRequest\x1a\x1c.sametick.identity.v1.ApiKey\x12b\n" +
+	"\rArchiveApiKey\x12*.sametick.identity.v1.ArchiveApiKeyRequest\x1a\x1c.sametick.identity.v1.ApiKey\x12e\n" +
+	"\fRotateApiKey\x12).sametick.identity.v1.RotateApiKeyRequest\x1a*.sametick.identity.v1.CreateApiKeyResponse\x12b\n" +
 	"\x0eExchangeApiKey\x12+.sametick.identity.v1.ExchangeApiKeyRequest\x1a#.sametick.identity.v1.TokenResponseBKZIgithub.com/sametick/sametick/proto/gen/go/sametick/identity/v1;identityv1b\x06proto3"
 
 var (
@@ -744,48 +1620,86 @@ func file_sametick_identity_v1_identity_proto_rawDescGZIP() []byte {
 	return file_sametick_identity_v1_identity_proto_rawDescData
 }
 
-var file_sametick_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sametick_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_sametick_identity_v1_identity_proto_goTypes = []any{
-	(*LoginRequest)(nil),          // 0: sametick.identity.v1.LoginRequest
-	(*RefreshRequest)(nil),        // 1: sametick.identity.v1.RefreshRequest
-	(*LogoutRequest)(nil),         // 2: sametick.identity.v1.LogoutRequest
-	(*LogoutResponse)(nil),        // 3: sametick.identity.v1.LogoutResponse
-	(*TokenResponse)(nil),         // 4: sametick.identity.v1.TokenResponse
-	(*ApiKey)(nil),                // 5: sametick.identity.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),   // 6: sametick.identity.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),  // 7: sametick.identity.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),    // 8: sametick.identity.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),   // 9: sametick.identity.v1.ListApiKeysResponse
-	(*ArchiveApiKeyRequest)(nil),  // 10: sametick.identity.v1.ArchiveApiKeyRequest
-	(*ExchangeApiKeyRequest)(nil), // 11: sametick.identity.v1.ExchangeApiKeyRequest
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*LoginRequest)(nil),            // 0: sametick.identity.v1.LoginRequest
+	(*RefreshRequest)(nil),          // 1: sametick.identity.v1.RefreshRequest
+	(*LogoutRequest)(nil),           // 2: sametick.identity.v1.LogoutRequest
+	(*LogoutResponse)(nil),          // 3: sametick.identity.v1.LogoutResponse
+	(*ChangePasswordRequest)(nil),   // 4: sametick.identity.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),  // 5: sametick.identity.v1.ChangePasswordResponse
+	(*ResetPasswordRequest)(nil),    // 6: sametick.identity.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),   // 7: sametick.identity.v1.ResetPasswordResponse
+	(*AcceptInvitationRequest)(nil), // 8: sametick.identity.v1.AcceptInvitationRequest
+	(*Session)(nil),                 // 9: sametick.identity.v1.Session
+	(*ListSessionsRequest)(nil),     // 10: sametick.identity.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),    // 11: sametick.identity.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),       // 12: sametick.identity.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),      // 13: sametick.identity.v1.EndSessionResponse
+	(*EndSessionsRequest)(nil),      // 14: sametick.identity.v1.EndSessionsRequest
+	(*EndSessionsResponse)(nil),     // 15: sametick.identity.v1.EndSessionsResponse
+	(*ListSigningKeysRequest)(nil),  // 16: sametick.identity.v1.ListSigningKeysRequest
+	(*JsonWebKeySet)(nil),           // 17: sametick.identity.v1.JsonWebKeySet
+	(*JsonWebKey)(nil),              // 18: sametick.identity.v1.JsonWebKey
+	(*TokenResponse)(nil),           // 19: sametick.identity.v1.TokenResponse
+	(*ApiKey)(nil),                  // 20: sametick.identity.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),     // 21: sametick.identity.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),    // 22: sametick.identity.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),      // 23: sametick.identity.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),     // 24: sametick.identity.v1.ListApiKeysResponse
+	(*ArchiveApiKeyRequest)(nil),    // 25: sametick.identity.v1.ArchiveApiKeyRequest
+	(*RotateApiKeyRequest)(nil),     // 26: sametick.identity.v1.RotateApiKeyRequest
+	(*ExchangeApiKeyRequest)(nil),   // 27: sametick.identity.v1.ExchangeApiKeyRequest
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
 }
 var file_sametick_identity_v1_identity_proto_depIdxs = []int32{
-	12, // 0: sametick.identity.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
-	12, // 1: sametick.identity.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 2: sametick.identity.v1.ApiKey.archived_at:type_name -> google.protobuf.Timestamp
-	12, // 3: sametick.identity.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 4: sametick.identity.v1.CreateApiKeyResponse.api_key:type_name -> sametick.identity.v1.ApiKey
-	5,  // 5: sametick.identity.v1.ListApiKeysResponse.data:type_name -> sametick.identity.v1.ApiKey
-	0,  // 6: sametick.identity.v1.IdentityService.Login:input_type -> sametick.identity.v1.LoginRequest
-	1,  // 7: sametick.identity.v1.IdentityService.Refresh:input_type -> sametick.identity.v1.RefreshRequest
-	2,  // 8: sametick.identity.v1.IdentityService.Logout:input_type -> sametick.identity.v1.LogoutRequest
-	6,  // 9: sametick.identity.v1.IdentityService.CreateApiKey:input_type -> sametick.identity.v1.CreateApiKeyRequest
-	8,  // 10: sametick.identity.v1.IdentityService.ListApiKeys:input_type -> sametick.identity.v1.ListApiKeysRequest
-	10, // 11: sametick.identity.v1.IdentityService.ArchiveApiKey:input_type -> sametick.identity.v1.ArchiveApiKeyRequest
-	11, // 12: sametick.identity.v1.IdentityService.ExchangeApiKey:input_type -> sametick.identity.v1.ExchangeApiKeyRequest
-	4,  // 13: sametick.identity.v1.IdentityService.Login:output_type -> sametick.identity.v1.TokenResponse
-	4,  // 14: sametick.identity.v1.IdentityService.Refresh:output_type -> sametick.identity.v1.TokenResponse
-	3,  // 15: sametick.identity.v1.IdentityService.Logout:output_type -> sametick.identity.v1.LogoutResponse
-	7,  // 16: sametick.identity.v1.IdentityService.CreateApiKey:output_type -> sametick.identity.v1.CreateApiKeyResponse
-	9,  // 17: sametick.identity.v1.IdentityService.ListApiKeys:output_type -> sametick.identity.v1.ListApiKeysResponse
-	5,  // 18: sametick.identity.v1.IdentityService.ArchiveApiKey:output_type -> sametick.identity.v1.ApiKey
-	4,  // 19: sametick.identity.v1.IdentityService.ExchangeApiKey:output_type -> sametick.identity.v1.TokenResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	28, // 0: sametick.identity.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	28, // 1: sametick.identity.v1.Session.last_used_at:type_name -> google.protobuf.Timestamp
+	28, // 2: sametick.identity.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
+	9,  // 3: sametick.identity.v1.ListSessionsResponse.data:type_name -> sametick.identity.v1.Session
+	18, // 4: sametick.identity.v1.JsonWebKeySet.keys:type_name -> sametick.identity.v1.JsonWebKey
+	28, // 5: sametick.identity.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
+	28, // 6: sametick.identity.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 7: sametick.identity.v1.ApiKey.archived_at:type_name -> google.protobuf.Timestamp
+	28, // 8: sametick.identity.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	28, // 9: sametick.identity.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 10: sametick.identity.v1.CreateApiKeyResponse.api_key:type_name -> sametick.identity.v1.ApiKey
+	20, // 11: sametick.identity.v1.ListApiKeysResponse.data:type_name -> sametick.identity.v1.ApiKey
+	0,  // 12: sametick.identity.v1.IdentityService.Login:input_type -> sametick.identity.v1.LoginRequest
+	1,  // 13: sametick.identity.v1.IdentityService.Refresh:input_type -> sametick.identity.v1.RefreshRequest
+	2,  // 14: sametick.identity.v1.IdentityService.Logout:input_type -> sametick.identity.v1.LogoutRequest
+	4,  // 15: sametick.identity.v1.IdentityService.ChangePassword:input_type -> sametick.identity.v1.ChangePasswordRequest
+	6,  // 16: sametick.identity.v1.IdentityService.ResetPassword:input_type -> sametick.identity.v1.ResetPasswordRequest
+	8,  // 17: sametick.identity.v1.IdentityService.AcceptInvitation:input_type -> sametick.identity.v1.AcceptInvitationRequest
+	10, // 18: sametick.identity.v1.IdentityService.ListSessions:input_type -> sametick.identity.v1.ListSessionsRequest
+	12, // 19: sametick.identity.v1.IdentityService.EndSession:input_type -> sametick.identity.v1.EndSessionRequest
+	14, // 20: sametick.identity.v1.IdentityService.EndSessions:input_type -> sametick.identity.v1.EndSessionsRequest
+	16, // 21: sametick.identity.v1.IdentityService.ListSigningKeys:input_type -> sametick.identity.v1.ListSigningKeysRequest
+	21, // 22: sametick.identity.v1.IdentityService.CreateApiKey:input_type -> sametick.identity.v1.CreateApiKeyRequest
+	23, // 23: sametick.identity.v1.IdentityService.ListApiKeys:input_type -> sametick.identity.v1.ListApiKeysRequest
+	25, // 24: sametick.identity.v1.IdentityService.ArchiveApiKey:input_type -> sametick.identity.v1.ArchiveApiKeyRequest
+	26, // 25: sametick.identity.v1.IdentityService.RotateApiKey:input_type -> sametick.identity.v1.RotateApiKeyRequest
+	27, // 26: sametick.identity.v1.IdentityService.ExchangeApiKey:input_type -> sametick.identity.v1.ExchangeApiKeyRequest
+	19, // 27: sametick.identity.v1.IdentityService.Login:output_type -> sametick.identity.v1.TokenResponse
+	19, // 28: sametick.identity.v1.IdentityService.Refresh:output_type -> sametick.identity.v1.TokenResponse
+	3,  // 29: sametick.identity.v1.IdentityService.Logout:output_type -> sametick.identity.v1.LogoutResponse
+	5,  // 30: sametick.identity.v1.IdentityService.ChangePassword:output_type -> sametick.identity.v1.ChangePasswordResponse
+	7,  // 31: sametick.identity.v1.IdentityService.ResetPassword:output_type -> sametick.identity.v1.ResetPasswordResponse
+	19, // 32: sametick.identity.v1.IdentityService.AcceptInvitation:output_type -> sametick.identity.v1.TokenResponse
+	11, // 33: sametick.identity.v1.IdentityService.ListSessions:output_type -> sametick.identity.v1.ListSessionsResponse
+	13, // 34: sametick.identity.v1.IdentityService.EndSession:output_type -> sametick.identity.v1.EndSessionResponse
+	15, // 35: sametick.identity.v1.IdentityService.EndSessions:output_type -> sametick.identity.v1.EndSessionsResponse
+	17, // 36: sametick.identity.v1.IdentityService.ListSigningKeys:output_type -> sametick.identity.v1.JsonWebKeySet
+	22, // 37: sametick.identity.v1.IdentityService.CreateApiKey:output_type -> sametick.identity.v1.CreateApiKeyResponse
+	24, // 38: sametick.identity.v1.IdentityService.ListApiKeys:output_type -> sametick.identity.v1.ListApiKeysResponse
+	20, // 39: sametick.identity.v1.IdentityService.ArchiveApiKey:output_type -> sametick.identity.v1.ApiKey
+	22, // 40: sametick.identity.v1.IdentityService.RotateApiKey:output_type -> sametick.identity.v1.CreateApiKeyResponse
+	19, // 41: sametick.identity.v1.IdentityService.ExchangeApiKey:output_type -> sametick.identity.v1.TokenResponse
+	27, // [27:42] is the sub-list for method output_type
+	12, // [12:27] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_sametick_identity_v1_identity_proto_init() }
@@ -793,14 +1707,15 @@ func file_sametick_identity_v1_identity_proto_init() {
 	if File_sametick_identity_v1_identity_proto != nil {
 		return
 	}
-	file_sametick_identity_v1_identity_proto_msgTypes[8].OneofWrappers = []any{}
+	file_sametick_identity_v1_identity_proto_msgTypes[10].OneofWrappers = []any{}
+	file_sametick_identity_v1_identity_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_identity_v1_identity_proto_rawDesc), len(file_sametick_identity_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

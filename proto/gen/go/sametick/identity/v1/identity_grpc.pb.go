@@ -21,30 +21,59 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IdentityService_Login_FullMethodName          = "/sametick.identity.v1.IdentityService/Login"
-	IdentityService_Refresh_FullMethodName        = "/sametick.identity.v1.IdentityService/Refresh"
-	IdentityService_Logout_FullMethodName         = "/sametick.identity.v1.IdentityService/Logout"
-	IdentityService_CreateApiKey_FullMethodName   = "/sametick.identity.v1.IdentityService/CreateApiKey"
-	IdentityService_ListApiKeys_FullMethodName    = "/sametick.identity.v1.IdentityService/ListApiKeys"
-	IdentityService_ArchiveApiKey_FullMethodName  = "/sametick.identity.v1.IdentityService/ArchiveApiKey"
-	IdentityService_ExchangeApiKey_FullMethodName = "/sametick.identity.v1.IdentityService/ExchangeApiKey"
+	IdentityService_Login_FullMethodName            = "/sametick.identity.v1.IdentityService/Login"
+	IdentityService_Refresh_FullMethodName          = "/sametick.identity.v1.IdentityService/Refresh"
+	IdentityService_Logout_FullMethodName           = "/sametick.identity.v1.IdentityService/Logout"
+	IdentityService_ChangePassword_FullMethodName   = "/sametick.identity.v1.IdentityService/ChangePassword"
+	IdentityService_ResetPassword_FullMethodName    = "/sametick.identity.v1.IdentityService/ResetPassword"
+	IdentityService_AcceptInvitation_FullMethodName = "/sametick.identity.v1.IdentityService/AcceptInvitation"
+	IdentityService_ListSessions_FullMethodName     = "/sametick.identity.v1.IdentityService/ListSessions"
+	IdentityService_EndSession_FullMethodName       = "/sametick.identity.v1.IdentityService/EndSession"
+	IdentityService_EndSessions_FullMethodName      = "/sametick.identity.v1.IdentityService/EndSessions"
+	IdentityService_ListSigningKeys_FullMethodName  = "/sametick.identity.v1.IdentityService/ListSigningKeys"
+	IdentityService_CreateApiKey_FullMethodName     = "/sametick.identity.v1.IdentityService/CreateApiKey"
+	IdentityService_ListApiKeys_FullMethodName      = "/sametick.identity.v1.IdentityService/ListApiKeys"
+	IdentityService_ArchiveApiKey_FullMethodName    = "/sametick.identity.v1.IdentityService/ArchiveApiKey"
+	IdentityService_RotateApiKey_FullMethodName     = "/sametick.identity.v1.IdentityService/RotateApiKey"
+	IdentityService_ExchangeApiKey_FullMethodName   = "/sametick.identity.v1.IdentityService/ExchangeApiKey"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IdentityService signs users in and manages API keys.
+// IdentityService signs users in, and manages their passwords, sessions and API keys. Users, roles and the
+// organisation are DirectoryService's.
 type IdentityServiceClient interface {
+	// Login is refused for a while, with RESOURCE_EXHAUSTED, after many failures of an account or an address.
 	Login(ctx context.Context, in *LoginRequest, opts ...grpc.CallOption) (*TokenResponse, error)
-	// Refresh takes a refresh token once; a second use revokes its whole family.
+	// Refresh takes a refresh token once; a second use ends its session.
 	Refresh(ctx context.Context, in *RefreshRequest, opts ...grpc.CallOption) (*TokenResponse, error)
+	// Logout ends the session of a refresh token, or all of its user's.
 	Logout(ctx context.Context, in *LogoutRequest, opts ...grpc.CallOption) (*LogoutResponse, error)
+	// ChangePassword ends the caller's other sessions.
+	ChangePassword(ctx context.Context, in *ChangePasswordRequest, opts ...grpc.CallOption) (*ChangePasswordResponse, error)
+	// ResetPassword sets a password by the one-time token of DirectoryService.StartPasswordReset and ends
+	// all of the user's sessions.
+	ResetPassword(ctx context.Context, in *ResetPasswordRequest, opts ...grpc.CallOption) (*ResetPasswordResponse, error)
+	// AcceptInvitation sets the password of an invited user by the one-time token, and signs them in.
+	AcceptInvitation(ctx context.Context, in *AcceptInvitationRequest, opts ...grpc.CallOption) (*TokenResponse, error)
+	// ListSessions gives the caller's sessions that have not ended, the one used last first.
+	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// EndSession ends one of the caller's sessions.
+	EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error)
+	// EndSessions ends all of the caller's sessions, this one too.
+	EndSessions(ctx context.Context, in *EndSessionsRequest, opts ...grpc.CallOption) (*EndSessionsResponse, error)
+	// ListSigningKeys gives the public keys that access tokens are verified by, as a JSON Web Key Set
+	// (RFC 7517).
+	ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*JsonWebKeySet, error)
 	// CreateApiKey shows the key's secret this once.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// ArchiveApiKey revokes the key.
 	ArchiveApiKey(ctx context.Context, in *ArchiveApiKeyRequest, opts ...grpc.CallOption) (*ApiKey, error)
+	// RotateApiKey gives a key a new secret, shown this once. The old one works for as long as the overlap says.
+	RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// ExchangeApiKey gives a short-lived access token for a key, for services that verify tokens by
 	// public key alone.
 	ExchangeApiKey(ctx context.Context, in *ExchangeApiKeyRequest, opts ...grpc.CallOption) (*TokenResponse, error)
@@ -88,6 +117,76 @@ func (c *identityServiceClient) Logout(ctx context.Context, in *LogoutRequest, o
 	return out, nil
 }
 
+func (c *identityServiceClient) ChangePassword(ctx context.Context, in *ChangePasswordRequest, opts ...grpc.CallOption) (*ChangePasswordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangePasswordResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ChangePassword_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ResetPassword(ctx context.Context, in *ResetPasswordRequest, opts ...grpc.CallOption) (*ResetPasswordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetPasswordResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ResetPassword_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) AcceptInvitation(ctx context.Context, in *AcceptInvitationRequest, opts ...grpc.CallOption) (*TokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenResponse)
+	err := c.cc.Invoke(ctx, IdentityService_AcceptInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSessionsResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ListSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndSessionResponse)
+	err := c.cc.Invoke(ctx, IdentityService_EndSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) EndSessions(ctx context.Context, in *EndSessionsRequest, opts ...grpc.CallOption) (*EndSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndSessionsResponse)
+	err := c.cc.Invoke(ctx, IdentityService_EndSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*JsonWebKeySet, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JsonWebKeySet)
+	err := c.cc.Invoke(ctx, IdentityService_ListSigningKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *identityServiceClient) CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateApiKeyResponse)
@@ -118,6 +217,16 @@ func (c *identityServiceClient) ArchiveApiKey(ctx context.Context, in *ArchiveAp
 	return out, nil
 }
 
+func (c *identityServiceClient) RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateApiKeyResponse)
+	err := c.cc.Invoke(ctx, IdentityService_RotateApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *identityServiceClient) ExchangeApiKey(ctx context.Context, in *ExchangeApiKeyRequest, opts ...grpc.CallOption) (*TokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TokenResponse)
@@ -132,17 +241,38 @@ func (c *identityServiceClient) ExchangeApiKey(ctx context.Context, in *Exchange
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
 //
-// IdentityService signs users in and manages API keys.
+// IdentityService signs users in, and manages their passwords, sessions and API keys. Users, roles and the
+// organisation are DirectoryService's.
 type IdentityServiceServer interface {
+	// Login is refused for a while, with RESOURCE_EXHAUSTED, after many failures of an account or an address.
 	Login(context.Context, *LoginRequest) (*TokenResponse, error)
-	// Refresh takes a refresh token once; a second use revokes its whole family.
+	// Refresh takes a refresh token once; a second use ends its session.
 	Refresh(context.Context, *RefreshRequest) (*TokenResponse, error)
+	// Logout ends the session of a refresh token, or all of its user's.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
+	// ChangePassword ends the caller's other sessions.
+	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
+	// ResetPassword sets a password by the one-time token of DirectoryService.StartPasswordReset and ends
+	// all of the user's sessions.
+	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
+	// AcceptInvitation sets the password of an invited user by the one-time token, and signs them in.
+	AcceptInvitation(context.Context, *AcceptInvitationRequest) (*TokenResponse, error)
+	// ListSessions gives the caller's sessions that have not ended, the one used last first.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// EndSession ends one of the caller's sessions.
+	EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error)
+	// EndSessions ends all of the caller's sessions, this one too.
+	EndSessions(context.Context, *EndSessionsRequest) (*EndSessionsResponse, error)
+	// ListSigningKeys gives the public keys that access tokens are verified by, as a JSON Web Key Set
+	// (RFC 7517).
+	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*JsonWebKeySet, error)
 	// CreateApiKey shows the key's secret this once.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// ArchiveApiKey revokes the key.
 	ArchiveApiKey(context.Context, *ArchiveApiKeyRequest) (*ApiKey, error)
+	// RotateApiKey gives a key a new secret, shown this once. The old one works for as long as the overlap says.
+	RotateApiKey(context.Context, *RotateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// ExchangeApiKey gives a short-lived access token for a key, for services that verify tokens by
 	// public key alone.
 	ExchangeApiKey(context.Context, *ExchangeApiKeyRequest) (*TokenResponse, error)
@@ -165,6 +295,27 @@ func (UnimplementedIdentityServiceServer) Refresh(context.Context, *RefreshReque
 func (UnimplementedIdentityServiceServer) Logout(context.Context, *LogoutRequest) (*LogoutResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Logout not implemented")
 }
+func (UnimplementedIdentityServiceServer) ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangePassword not implemented")
+}
+func (UnimplementedIdentityServiceServer) ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetPassword not implemented")
+}
+func (UnimplementedIdentityServiceServer) AcceptInvitation(context.Context, *AcceptInvitationRequest) (*TokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptInvitation not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedIdentityServiceServer) EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndSession not implemented")
+}
+func (UnimplementedIdentityServiceServer) EndSessions(context.Context, *EndSessionsRequest) (*EndSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndSessions not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*JsonWebKeySet, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSigningKeys not implemented")
+}
 func (UnimplementedIdentityServiceServer) CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateApiKey not implemented")
 }
@@ -173,6 +324,9 @@ func (UnimplementedIdentityServiceServer) ListApiKeys(context.Context, *ListApiK
 }
 func (UnimplementedIdentityServiceServer) ArchiveApiKey(context.Context, *ArchiveApiKeyRequest) (*ApiKey, error) {
 	return nil, status.Error(codes.Unimplemented, "method ArchiveApiKey not implemented")
+}
+func (UnimplementedIdentityServiceServer) RotateApiKey(context.Context, *RotateApiKeyRequest) (*CreateApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateApiKey not implemented")
 }
 func (UnimplementedIdentityServiceServer) ExchangeApiKey(context.Context, *ExchangeApiKeyRequest) (*TokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExchangeApiKey not implemented")
@@ -252,6 +406,132 @@ func _IdentityService_Logout_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_ChangePassword_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangePasswordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ChangePassword(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ChangePassword_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ChangePassword(ctx, req.(*ChangePasswordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ResetPassword_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetPasswordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ResetPassword(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ResetPassword_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ResetPassword(ctx, req.(*ResetPasswordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_AcceptInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).AcceptInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_AcceptInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).AcceptInvitation(ctx, req.(*AcceptInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListSessions(ctx, req.(*ListSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_EndSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).EndSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_EndSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).EndSession(ctx, req.(*EndSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_EndSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).EndSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_EndSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).EndSessions(ctx, req.(*EndSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ListSigningKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSigningKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListSigningKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListSigningKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListSigningKeys(ctx, req.(*ListSigningKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IdentityService_CreateApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateApiKeyRequest)
 	if err := dec(in); err != nil {
@@ -306,6 +586,24 @@ func _IdentityService_ArchiveApiKey_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_RotateApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).RotateApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_RotateApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).RotateApiKey(ctx, req.(*RotateApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IdentityService_ExchangeApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExchangeApiKeyRequest)
 	if err := dec(in); err != nil {
@@ -344,6 +642,34 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _IdentityService_Logout_Handler,
 		},
 		{
+			MethodName: "ChangePassword",
+			Handler:    _IdentityService_ChangePassword_Handler,
+		},
+		{
+			MethodName: "ResetPassword",
+			Handler:    _IdentityService_ResetPassword_Handler,
+		},
+		{
+			MethodName: "AcceptInvitation",
+			Handler:    _IdentityService_AcceptInvitation_Handler,
+		},
+		{
+			MethodName: "ListSessions",
+			Handler:    _IdentityService_ListSessions_Handler,
+		},
+		{
+			MethodName: "EndSession",
+			Handler:    _IdentityService_EndSession_Handler,
+		},
+		{
+			MethodName: "EndSessions",
+			Handler:    _IdentityService_EndSessions_Handler,
+		},
+		{
+			MethodName: "ListSigningKeys",
+			Handler:    _IdentityService_ListSigningKeys_Handler,
+		},
+		{
 			MethodName: "CreateApiKey",
 			Handler:    _IdentityService_CreateApiKey_Handler,
 		},
@@ -354,6 +680,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ArchiveApiKey",
 			Handler:    _IdentityService_ArchiveApiKey_Handler,
+		},
+		{
+			MethodName: "RotateApiKey",
+			Handler:    _IdentityService_RotateApiKey_Handler,
 		},
 		{
 			MethodName: "ExchangeApiKey",

@@ -584,6 +584,619 @@ func (x *ArchiveRecordRequest) GetVersion() int64 {
 	return 0
 }
 
+type RestoreRecordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Id            int64                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	Version       *int64                 `protobuf:"varint,3,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRecordRequest) Reset() {
+	*x = RestoreRecordRequest{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRecordRequest) ProtoMessage() {}
+
+func (x *RestoreRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRecordRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRecordRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RestoreRecordRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *RestoreRecordRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RestoreRecordRequest) GetVersion() int64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+type BatchRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The type of every record of the batch.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// 1 to 1,000; each record at most once.
+	Operations    []*Operation `protobuf:"bytes,2,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRecordsRequest) Reset() {
+	*x = BatchRecordsRequest{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRecordsRequest) ProtoMessage() {}
+
+func (x *BatchRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRecordsRequest.ProtoReflect.Descriptor instead.
+func (*BatchRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BatchRecordsRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *BatchRecordsRequest) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+// Operation is exactly one of create, update and archive.
+type Operation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Create        *Operation_Create      `protobuf:"bytes,1,opt,name=create,proto3" json:"create,omitempty"`
+	Update        *Operation_Update      `protobuf:"bytes,2,opt,name=update,proto3" json:"update,omitempty"`
+	Archive       *Operation_Archive     `protobuf:"bytes,3,opt,name=archive,proto3" json:"archive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation) Reset() {
+	*x = Operation{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation) ProtoMessage() {}
+
+func (x *Operation) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation.ProtoReflect.Descriptor instead.
+func (*Operation) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Operation) GetCreate() *Operation_Create {
+	if x != nil {
+		return x.Create
+	}
+	return nil
+}
+
+func (x *Operation) GetUpdate() *Operation_Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *Operation) GetArchive() *Operation_Archive {
+	if x != nil {
+		return x.Archive
+	}
+	return nil
+}
+
+type BatchRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the operations, as they are now.
+	Data          []*Record `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRecordsResponse) Reset() {
+	*x = BatchRecordsResponse{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRecordsResponse) ProtoMessage() {}
+
+func (x *BatchRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRecordsResponse.ProtoReflect.Descriptor instead.
+func (*BatchRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchRecordsResponse) GetData() []*Record {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type ExportRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// "ndjson" (a record as REST shows it in each line; absent means this) or "csv" (RFC 4180, attributes as one
+	// column of JSON).
+	Format          string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	IncludeArchived bool   `protobuf:"varint,3,opt,name=include_archived,json=includeArchived,proto3" json:"include_archived,omitempty"`
+	// Only records of this workflow.
+	WorkflowId    *int64 `protobuf:"varint,4,opt,name=workflow_id,json=workflowId,proto3,oneof" json:"workflow_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRecordsRequest) Reset() {
+	*x = ExportRecordsRequest{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRecordsRequest) ProtoMessage() {}
+
+func (x *ExportRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRecordsRequest.ProtoReflect.Descriptor instead.
+func (*ExportRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExportRecordsRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ExportRecordsRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ExportRecordsRequest) GetIncludeArchived() bool {
+	if x != nil {
+		return x.IncludeArchived
+	}
+	return false
+}
+
+func (x *ExportRecordsRequest) GetWorkflowId() int64 {
+	if x != nil && x.WorkflowId != nil {
+		return *x.WorkflowId
+	}
+	return 0
+}
+
+type ExportRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes; empty in the last message.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Only in the last message.
+	Summary       *ExportSummary `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRecordsResponse) Reset() {
+	*x = ExportRecordsResponse{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRecordsResponse) ProtoMessage() {}
+
+func (x *ExportRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRecordsResponse.ProtoReflect.Descriptor instead.
+func (*ExportRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExportRecordsResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExportRecordsResponse) GetSummary() *ExportSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+type ExportSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count int64                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Of all bytes, in hexadecimal.
+	Sha256        string `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSummary) Reset() {
+	*x = ExportSummary{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSummary) ProtoMessage() {}
+
+func (x *ExportSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSummary.ProtoReflect.Descriptor instead.
+func (*ExportSummary) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExportSummary) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ExportSummary) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+// As CreateRecordRequest.
+type Operation_Create struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Attributes    *v1.Json               `protobuf:"bytes,2,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	WorkflowId    *int64                 `protobuf:"varint,3,opt,name=workflow_id,json=workflowId,proto3,oneof" json:"workflow_id,omitempty"`
+	StepId        *int64                 `protobuf:"varint,4,opt,name=step_id,json=stepId,proto3,oneof" json:"step_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Create) Reset() {
+	*x = Operation_Create{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Create) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Create) ProtoMessage() {}
+
+func (x *Operation_Create) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Create.ProtoReflect.Descriptor instead.
+func (*Operation_Create) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *Operation_Create) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Operation_Create) GetAttributes() *v1.Json {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Operation_Create) GetWorkflowId() int64 {
+	if x != nil && x.WorkflowId != nil {
+		return *x.WorkflowId
+	}
+	return 0
+}
+
+func (x *Operation_Create) GetStepId() int64 {
+	if x != nil && x.StepId != nil {
+		return *x.StepId
+	}
+	return 0
+}
+
+// As UpdateRecordRequest.
+type Operation_Update struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          *string                `protobuf:"bytes,2,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	Attributes    *v1.Json               `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	WorkflowId    *int64                 `protobuf:"varint,4,opt,name=workflow_id,json=workflowId,proto3,oneof" json:"workflow_id,omitempty"`
+	StepId        *int64                 `protobuf:"varint,5,opt,name=step_id,json=stepId,proto3,oneof" json:"step_id,omitempty"`
+	Version       *int64                 `protobuf:"varint,6,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,7,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Update) Reset() {
+	*x = Operation_Update{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Update) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Update) ProtoMessage() {}
+
+func (x *Operation_Update) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Update.ProtoReflect.Descriptor instead.
+func (*Operation_Update) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{9, 1}
+}
+
+func (x *Operation_Update) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Operation_Update) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *Operation_Update) GetAttributes() *v1.Json {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Operation_Update) GetWorkflowId() int64 {
+	if x != nil && x.WorkflowId != nil {
+		return *x.WorkflowId
+	}
+	return 0
+}
+
+func (x *Operation_Update) GetStepId() int64 {
+	if x != nil && x.StepId != nil {
+		return *x.StepId
+	}
+	return 0
+}
+
+func (x *Operation_Update) GetVersion() int64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+func (x *Operation_Update) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// As ArchiveRecordRequest.
+type Operation_Archive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Version       *int64                 `protobuf:"varint,2,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Archive) Reset() {
+	*x = Operation_Archive{}
+	mi := &file_sametick_records_v1_records_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Archive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Archive) ProtoMessage() {}
+
+func (x *Operation_Archive) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_records_v1_records_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Archive.ProtoReflect.Descriptor instead.
+func (*Operation_Archive) Descriptor() ([]byte, []int) {
+	return file_sametick_records_v1_records_proto_rawDescGZIP(), []int{9, 2}
+}
+
+func (x *Operation_Archive) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Operation_Archive) GetVersion() int64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
 var File_sametick_records_v1_records_proto protoreflect.FileDescriptor
 
 const file_sametick_records_v1_records_proto_rawDesc = "" +
@@ -665,13 +1278,80 @@ const file_sametick_records_v1_records_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1d\n" +
 	"\aversion\x18\x03 \x01(\x03H\x00R\aversion\x88\x01\x01B\n" +
 	"\n" +
-	"\b_version2\xc9\x03\n" +
+	"\b_version\"e\n" +
+	"\x14RestoreRecordRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1d\n" +
+	"\aversion\x18\x03 \x01(\x03H\x00R\aversion\x88\x01\x01B\n" +
+	"\n" +
+	"\b_version\"i\n" +
+	"\x13BatchRecordsRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12>\n" +
+	"\n" +
+	"operations\x18\x02 \x03(\v2\x1e.sametick.records.v1.OperationR\n" +
+	"operations\"\x85\x06\n" +
+	"\tOperation\x12=\n" +
+	"\x06create\x18\x01 \x01(\v2%.sametick.records.v1.Operation.CreateR\x06create\x12=\n" +
+	"\x06update\x18\x02 \x01(\v2%.sametick.records.v1.Operation.UpdateR\x06update\x12@\n" +
+	"\aarchive\x18\x03 \x01(\v2&.sametick.records.v1.Operation.ArchiveR\aarchive\x1a\xb4\x01\n" +
+	"\x06Create\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\n" +
+	"attributes\x18\x02 \x01(\v2\x16.sametick.wire.v1.JsonR\n" +
+	"attributes\x12$\n" +
+	"\vworkflow_id\x18\x03 \x01(\x03H\x00R\n" +
+	"workflowId\x88\x01\x01\x12\x1c\n" +
+	"\astep_id\x18\x04 \x01(\x03H\x01R\x06stepId\x88\x01\x01B\x0e\n" +
+	"\f_workflow_idB\n" +
+	"\n" +
+	"\b_step_id\x1a\xba\x02\n" +
+	"\x06Update\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x17\n" +
+	"\x04name\x18\x02 \x01(\tH\x00R\x04name\x88\x01\x01\x126\n" +
+	"\n" +
+	"attributes\x18\x03 \x01(\v2\x16.sametick.wire.v1.JsonR\n" +
+	"attributes\x12$\n" +
+	"\vworkflow_id\x18\x04 \x01(\x03H\x01R\n" +
+	"workflowId\x88\x01\x01\x12\x1c\n" +
+	"\astep_id\x18\x05 \x01(\x03H\x02R\x06stepId\x88\x01\x01\x12\x1d\n" +
+	"\aversion\x18\x06 \x01(\x03H\x03R\aversion\x88\x01\x01\x12;\n" +
+	"\vupdate_mask\x18\a \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMaskB\a\n" +
+	"\x05_nameB\x0e\n" +
+	"\f_workflow_idB\n" +
+	"\n" +
+	"\b_step_idB\n" +
+	"\n" +
+	"\b_version\x1aD\n" +
+	"\aArchive\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x1d\n" +
+	"\aversion\x18\x02 \x01(\x03H\x00R\aversion\x88\x01\x01B\n" +
+	"\n" +
+	"\b_version\"G\n" +
+	"\x14BatchRecordsResponse\x12/\n" +
+	"\x04data\x18\x01 \x03(\v2\x1b.sametick.records.v1.RecordR\x04data\"\xa3\x01\n" +
+	"\x14ExportRecordsRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\x12)\n" +
+	"\x10include_archived\x18\x03 \x01(\bR\x0fincludeArchived\x12$\n" +
+	"\vworkflow_id\x18\x04 \x01(\x03H\x00R\n" +
+	"workflowId\x88\x01\x01B\x0e\n" +
+	"\f_workflow_id\"i\n" +
+	"\x15ExportRecordsResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12<\n" +
+	"\asummary\x18\x02 \x01(\v2\".sametick.records.v1.ExportSummaryR\asummary\"=\n" +
+	"\rExportSummary\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha2562\xf1\x05\n" +
 	"\rRecordService\x12U\n" +
 	"\fCreateRecord\x12(.sametick.records.v1.CreateRecordRequest\x1a\x1b.sametick.records.v1.Record\x12O\n" +
 	"\tGetRecord\x12%.sametick.records.v1.GetRecordRequest\x1a\x1b.sametick.records.v1.Record\x12`\n" +
 	"\vListRecords\x12'.sametick.records.v1.ListRecordsRequest\x1a(.sametick.records.v1.ListRecordsResponse\x12U\n" +
 	"\fUpdateRecord\x12(.sametick.records.v1.UpdateRecordRequest\x1a\x1b.sametick.records.v1.Record\x12W\n" +
-	"\rArchiveRecord\x12).sametick.records.v1.ArchiveRecordRequest\x1a\x1b.sametick.records.v1.RecordBIZGgithub.com/sametick/sametick/proto/gen/go/sametick/records/v1;recordsv1b\x06proto3"
+	"\rArchiveRecord\x12).sametick.records.v1.ArchiveRecordRequest\x1a\x1b.sametick.records.v1.Record\x12W\n" +
+	"\rRestoreRecord\x12).sametick.records.v1.RestoreRecordRequest\x1a\x1b.sametick.records.v1.Record\x12c\n" +
+	"\fBatchRecords\x12(.sametick.records.v1.BatchRecordsRequest\x1a).sametick.records.v1.BatchRecordsResponse\x12h\n" +
+	"\rExportRecords\x12).sametick.records.v1.ExportRecordsRequest\x1a*.sametick.records.v1.ExportRecordsResponse0\x01BIZGgithub.com/sametick/sametick/proto/gen/go/sametick/records/v1;recordsv1b\x06proto3"
 
 var (
 	file_sametick_records_v1_records_proto_rawDescOnce sync.Once
@@ -685,7 +1365,7 @@ func file_sametick_records_v1_records_proto_rawDescGZIP() []byte {
 	return file_sametick_records_v1_records_proto_rawDescData
 }
 
-var file_sametick_records_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_sametick_records_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_sametick_records_v1_records_proto_goTypes = []any{
 	(*Record)(nil),                // 0: sametick.records.v1.Record
 	(*CreateRecordRequest)(nil),   // 1: sametick.records.v1.CreateRecordRequest
@@ -694,34 +1374,59 @@ var file_sametick_records_v1_records_proto_goTypes = []any{
 	(*ListRecordsResponse)(nil),   // 4: sametick.records.v1.ListRecordsResponse
 	(*UpdateRecordRequest)(nil),   // 5: sametick.records.v1.UpdateRecordRequest
 	(*ArchiveRecordRequest)(nil),  // 6: sametick.records.v1.ArchiveRecordRequest
-	(*v1.Json)(nil),               // 7: sametick.wire.v1.Json
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 9: google.protobuf.FieldMask
+	(*RestoreRecordRequest)(nil),  // 7: sametick.records.v1.RestoreRecordRequest
+	(*BatchRecordsRequest)(nil),   // 8: sametick.records.v1.BatchRecordsRequest
+	(*Operation)(nil),             // 9: sametick.records.v1.Operation
+	(*BatchRecordsResponse)(nil),  // 10: sametick.records.v1.BatchRecordsResponse
+	(*ExportRecordsRequest)(nil),  // 11: sametick.records.v1.ExportRecordsRequest
+	(*ExportRecordsResponse)(nil), // 12: sametick.records.v1.ExportRecordsResponse
+	(*ExportSummary)(nil),         // 13: sametick.records.v1.ExportSummary
+	(*Operation_Create)(nil),      // 14: sametick.records.v1.Operation.Create
+	(*Operation_Update)(nil),      // 15: sametick.records.v1.Operation.Update
+	(*Operation_Archive)(nil),     // 16: sametick.records.v1.Operation.Archive
+	(*v1.Json)(nil),               // 17: sametick.wire.v1.Json
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
 }
 var file_sametick_records_v1_records_proto_depIdxs = []int32{
-	7,  // 0: sametick.records.v1.Record.attributes:type_name -> sametick.wire.v1.Json
-	8,  // 1: sametick.records.v1.Record.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 2: sametick.records.v1.Record.updated_at:type_name -> google.protobuf.Timestamp
-	8,  // 3: sametick.records.v1.Record.archived_at:type_name -> google.protobuf.Timestamp
-	7,  // 4: sametick.records.v1.CreateRecordRequest.attributes:type_name -> sametick.wire.v1.Json
+	17, // 0: sametick.records.v1.Record.attributes:type_name -> sametick.wire.v1.Json
+	18, // 1: sametick.records.v1.Record.created_at:type_name -> google.protobuf.Timestamp
+	18, // 2: sametick.records.v1.Record.updated_at:type_name -> google.protobuf.Timestamp
+	18, // 3: sametick.records.v1.Record.archived_at:type_name -> google.protobuf.Timestamp
+	17, // 4: sametick.records.v1.CreateRecordRequest.attributes:type_name -> sametick.wire.v1.Json
 	0,  // 5: sametick.records.v1.ListRecordsResponse.data:type_name -> sametick.records.v1.Record
-	7,  // 6: sametick.records.v1.UpdateRecordRequest.attributes:type_name -> sametick.wire.v1.Json
-	9,  // 7: sametick.records.v1.UpdateRecordRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 8: sametick.records.v1.RecordService.CreateRecord:input_type -> sametick.records.v1.CreateRecordRequest
-	2,  // 9: sametick.records.v1.RecordService.GetRecord:input_type -> sametick.records.v1.GetRecordRequest
-	3,  // 10: sametick.records.v1.RecordService.ListRecords:input_type -> sametick.records.v1.ListRecordsRequest
-	5,  // 11: sametick.records.v1.RecordService.UpdateRecord:input_type -> sametick.records.v1.UpdateRecordRequest
-	6,  // 12: sametick.records.v1.RecordService.ArchiveRecord:input_type -> sametick.records.v1.ArchiveRecordRequest
-	0,  // 13: sametick.records.v1.RecordService.CreateRecord:output_type -> sametick.records.v1.Record
-	0,  // 14: sametick.records.v1.RecordService.GetRecord:output_type -> sametick.records.v1.Record
-	4,  // 15: sametick.records.v1.RecordService.ListRecords:output_type -> sametick.records.v1.ListRecordsResponse
-	0,  // 16: sametick.records.v1.RecordService.UpdateRecord:output_type -> sametick.records.v1.Record
-	0,  // 17: sametick.records.v1.RecordService.ArchiveRecord:output_type -> sametick.records.v1.Record
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 6: sametick.records.v1.UpdateRecordRequest.attributes:type_name -> sametick.wire.v1.Json
+	19, // 7: sametick.records.v1.UpdateRecordRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 8: sametick.records.v1.BatchRecordsRequest.operations:type_name -> sametick.records.v1.Operation
+	14, // 9: sametick.records.v1.Operation.create:type_name -> sametick.records.v1.Operation.Create
+	15, // 10: sametick.records.v1.Operation.update:type_name -> sametick.records.v1.Operation.Update
+	16, // 11: sametick.records.v1.Operation.archive:type_name -> sametick.records.v1.Operation.Archive
+	0,  // 12: sametick.records.v1.BatchRecordsResponse.data:type_name -> sametick.records.v1.Record
+	13, // 13: sametick.records.v1.ExportRecordsResponse.summary:type_name -> sametick.records.v1.ExportSummary
+	17, // 14: sametick.records.v1.Operation.Create.attributes:type_name -> sametick.wire.v1.Json
+	17, // 15: sametick.records.v1.Operation.Update.attributes:type_name -> sametick.wire.v1.Json
+	19, // 16: sametick.records.v1.Operation.Update.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 17: sametick.records.v1.RecordService.CreateRecord:input_type -> sametick.records.v1.CreateRecordRequest
+	2,  // 18: sametick.records.v1.RecordService.GetRecord:input_type -> sametick.records.v1.GetRecordRequest
+	3,  // 19: sametick.records.v1.RecordService.ListRecords:input_type -> sametick.records.v1.ListRecordsRequest
+	5,  // 20: sametick.records.v1.RecordService.UpdateRecord:input_type -> sametick.records.v1.UpdateRecordRequest
+	6,  // 21: sametick.records.v1.RecordService.ArchiveRecord:input_type -> sametick.records.v1.ArchiveRecordRequest
+	7,  // 22: sametick.records.v1.RecordService.RestoreRecord:input_type -> sametick.records.v1.RestoreRecordRequest
+	8,  // 23: sametick.records.v1.RecordService.BatchRecords:input_type -> sametick.records.v1.BatchRecordsRequest
+	11, // 24: sametick.records.v1.RecordService.ExportRecords:input_type -> sametick.records.v1.ExportRecordsRequest
+	0,  // 25: sametick.records.v1.RecordService.CreateRecord:output_type -> sametick.records.v1.Record
+	0,  // 26: sametick.records.v1.RecordService.GetRecord:output_type -> sametick.records.v1.Record
+	4,  // 27: sametick.records.v1.RecordService.ListRecords:output_type -> sametick.records.v1.ListRecordsResponse
+	0,  // 28: sametick.records.v1.RecordService.UpdateRecord:output_type -> sametick.records.v1.Record
+	0,  // 29: sametick.records.v1.RecordService.ArchiveRecord:output_type -> sametick.records.v1.Record
+	0,  // 30: sametick.records.v1.RecordService.RestoreRecord:output_type -> sametick.records.v1.Record
+	10, // 31: sametick.records.v1.RecordService.BatchRecords:output_type -> sametick.records.v1.BatchRecordsResponse
+	12, // 32: sametick.records.v1.RecordService.ExportRecords:output_type -> sametick.records.v1.ExportRecordsResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sametick_records_v1_records_proto_init() }
@@ -734,13 +1439,18 @@ func file_sametick_records_v1_records_proto_init() {
 	file_sametick_records_v1_records_proto_msgTypes[3].OneofWrappers = []any{}
 	file_sametick_records_v1_records_proto_msgTypes[5].OneofWrappers = []any{}
 	file_sametick_records_v1_records_proto_msgTypes[6].OneofWrappers = []any{}
+	file_sametick_records_v1_records_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sametick_records_v1_records_proto_msgTypes[11].OneofWrappers = []any{}
+	file_sametick_records_v1_records_proto_msgTypes[14].OneofWrappers = []any{}
+	file_sametick_records_v1_records_proto_msgTypes[15].OneofWrappers = []any{}
+	file_sametick_records_v1_records_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_records_v1_records_proto_rawDesc), len(file_sametick_records_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

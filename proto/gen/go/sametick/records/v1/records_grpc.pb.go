@@ -26,6 +26,9 @@ const (
 	RecordService_ListRecords_FullMethodName   = "/sametick.records.v1.RecordService/ListRecords"
 	RecordService_UpdateRecord_FullMethodName  = "/sametick.records.v1.RecordService/UpdateRecord"
 	RecordService_ArchiveRecord_FullMethodName = "/sametick.records.v1.RecordService/ArchiveRecord"
+	RecordService_RestoreRecord_FullMethodName = "/sametick.records.v1.RecordService/RestoreRecord"
+	RecordService_BatchRecords_FullMethodName  = "/sametick.records.v1.RecordService/BatchRecords"
+	RecordService_ExportRecords_FullMethodName = "/sametick.records.v1.RecordService/ExportRecords"
 )
 
 // RecordServiceClient is the client API for RecordService service.
@@ -45,6 +48,14 @@ type RecordServiceClient interface {
 	UpdateRecord(ctx context.Context, in *UpdateRecordRequest, opts ...grpc.CallOption) (*Record, error)
 	// ArchiveRecord is a soft delete: the record stays readable by id.
 	ArchiveRecord(ctx context.Context, in *ArchiveRecordRequest, opts ...grpc.CallOption) (*Record, error)
+	// RestoreRecord takes a record out of the archive: an update of archived_at.
+	RestoreRecord(ctx context.Context, in *RestoreRecordRequest, opts ...grpc.CallOption) (*Record, error)
+	// BatchRecords does all operations in one transaction, or none: its error names every operation that is
+	// at fault ("operations[17].create.name").
+	BatchRecords(ctx context.Context, in *BatchRecordsRequest, opts ...grpc.CallOption) (*BatchRecordsResponse, error)
+	// ExportRecords streams all records of a type as they are at one moment. The last message is the summary;
+	// a stream that ends without one is not complete.
+	ExportRecords(ctx context.Context, in *ExportRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRecordsResponse], error)
 }
 
 type recordServiceClient struct {
@@ -105,6 +116,45 @@ func (c *recordServiceClient) ArchiveRecord(ctx context.Context, in *ArchiveReco
 	return out, nil
 }
 
+func (c *recordServiceClient) RestoreRecord(ctx context.Context, in *RestoreRecordRequest, opts ...grpc.CallOption) (*Record, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Record)
+	err := c.cc.Invoke(ctx, RecordService_RestoreRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *recordServiceClient) BatchRecords(ctx context.Context, in *BatchRecordsRequest, opts ...grpc.CallOption) (*BatchRecordsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchRecordsResponse)
+	err := c.cc.Invoke(ctx, RecordService_BatchRecords_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *recordServiceClient) ExportRecords(ctx context.Context, in *ExportRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRecordsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RecordService_ServiceDesc.Streams[0], RecordService_ExportRecords_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRecordsRequest, ExportRecordsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RecordService_ExportRecordsClient = grpc.ServerStreamingClient[ExportRecordsResponse]
+
 // RecordServiceServer is the server API for RecordService service.
 // All implementations must embed UnimplementedRecordServiceServer
 // for forward compatibility.
@@ -122,6 +172,14 @@ type RecordServiceServer interface {
 	UpdateRecord(context.Context, *UpdateRecordRequest) (*Record, error)
 	// ArchiveRecord is a soft delete: the record stays readable by id.
 	ArchiveRecord(context.Context, *ArchiveRecordRequest) (*Record, error)
+	// RestoreRecord takes a record out of the archive: an update of archived_at.
+	RestoreRecord(context.Context, *RestoreRecordRequest) (*Record, error)
+	// BatchRecords does all operations in one transaction, or none: its error names every operation that is
+	// at fault ("operations[17].create.name").
+	BatchRecords(context.Context, *BatchRecordsRequest) (*BatchRecordsResponse, error)
+	// ExportRecords streams all records of a type as they are at one moment. The last message is the summary;
+	// a stream that ends without one is not complete.
+	ExportRecords(*ExportRecordsRequest, grpc.ServerStreamingServer[ExportRecordsResponse]) error
 	mustEmbedUnimplementedRecordServiceServer()
 }
 
@@ -146,6 +204,15 @@ func (UnimplementedRecordServiceServer) UpdateRecord(context.Context, *UpdateRec
 }
 func (UnimplementedRecordServiceServer) ArchiveRecord(context.Context, *ArchiveRecordRequest) (*Record, error) {
 	return nil, status.Error(codes.Unimplemented, "method ArchiveRecord not implemented")
+}
+func (UnimplementedRecordServiceServer) RestoreRecord(context.Context, *RestoreRecordRequest) (*Record, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreRecord not implemented")
+}
+func (UnimplementedRecordServiceServer) BatchRecords(context.Context, *BatchRecordsRequest) (*BatchRecordsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchRecords not implemented")
+}
+func (UnimplementedRecordServiceServer) ExportRecords(*ExportRecordsRequest, grpc.ServerStreamingServer[ExportRecordsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportRecords not implemented")
 }
 func (UnimplementedRecordServiceServer) mustEmbedUnimplementedRecordServiceServer() {}
 func (UnimplementedRecordServiceServer) testEmbeddedByValue()                       {}
@@ -258,6 +325,53 @@ func _RecordService_ArchiveRecord_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RecordService_RestoreRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RecordServiceServer).RestoreRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RecordService_RestoreRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RecordServiceServer).RestoreRecord(ctx, req.(*RestoreRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RecordService_BatchRecords_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRecordsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RecordServiceServer).BatchRecords(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RecordService_BatchRecords_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RecordServiceServer).BatchRecords(ctx, req.(*BatchRecordsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RecordService_ExportRecords_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRecordsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RecordServiceServer).ExportRecords(m, &grpc.GenericServerStream[ExportRecordsRequest, ExportRecordsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RecordService_ExportRecordsServer = grpc.ServerStreamingServer[ExportRecordsResponse]
+
 // RecordService_ServiceDesc is the grpc.ServiceDesc for RecordService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -285,7 +399,21 @@ var RecordService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ArchiveRecord",
 			Handler:    _RecordService_ArchiveRecord_Handler,
 		},
+		{
+			MethodName: "RestoreRecord",
+			Handler:    _RecordService_RestoreRecord_Handler,
+		},
+		{
+			MethodName: "BatchRecords",
+			Handler:    _RecordService_BatchRecords_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ExportRecords",
+			Handler:       _RecordService_ExportRecords_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "sametick/records/v1/records.proto",
 }

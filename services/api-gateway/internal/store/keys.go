@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
@@ -17,81 +18,18 @@ import (
 )
 
 const (
-	insertRefresh = `INSERT INTO sametick.refresh_tokens (org_id, hash, user_id, family, expires_at)
-		VALUES ($1, $2, $3, gen_random_uuid(), $4)`
-
 	insertKey = `INSERT INTO sametick.api_keys (org_id, id, hash, prefix, scopes, user_id, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING created_at, expires_at`
 
-	keyColumns = `SELECT k.id, k.user_id, r.name, k.prefix, k.scopes, k.created_at, k.expires_at, r.archived_at
+	keyColumns = `SELECT k.id, k.user_id, r.name, k.prefix, k.scopes, k.created_at, k.expires_at, r.archived_at, k.last_used_at
 		FROM sametick.api_keys k JOIN sametick.records r ON r.org_id = k.org_id AND r.type = 'api_key' AND r.id = k.id
 		WHERE k.org_id = $1`
 	getKey    = keyColumns + ` AND k.id = $2`
 	countKeys = `SELECT count(*) FROM sametick.api_keys WHERE org_id = $1`
-	listKeys  = keyColumns + ` ORDER BY k.created_at DESC, k.id DESC LIMIT $2 OFFSET $3`
+	rotateKey = `UPDATE sametick.api_keys SET previous_hash = CASE WHEN $5 > 0 THEN hash END, previous_until = now() + $5 * interval '1 second',
+		rotated_at = now(), hash = $3, prefix = $4 WHERE org_id = $1 AND id = $2`
+	listKeys = keyColumns + ` ORDER BY k.created_at DESC, k.id DESC LIMIT $2 OFFSET $3`
 )
-
-// FindUser implements identity.Users.
-func (s *Store) FindUser(ctx context.Context, email string) (u identity.User, err error) {
-	var scopes []string
-	err = s.pool.QueryRow(ctx, `SELECT org_id, user_id, user_name, password_hash, scopes FROM sametick.find_credentials($1)`, email).
-		Scan(&u.OrgID, &u.ID, &u.Name, &u.PasswordHash, &scopes)
-	u.Scopes = auth.ScopesOf(scopes...)
-	return u, pg.Translate(err)
-}
-
-// StartSession implements identity.Users.
-func (s *Store) StartSession(ctx context.Context, call records.Call, u identity.User, refreshHash []byte, expires time.Time) error {
-	b := batch(u.OrgID)
-	b.Queue(insertRefresh, u.OrgID, refreshHash, u.ID, expires)
-	if err := queueEvents(b, call, authEvent(u.OrgID, u.ID, u.Name, "login")); err != nil {
-		return err
-	}
-	return s.write(ctx, b, func(pgx.BatchResults) error { return nil })
-}
-
-func authEvent(orgID, userID int64, name, action string) outbox.Event {
-	return outbox.Event{OrgID: orgID, AggregateType: "user", AggregateID: userID, Action: action, EventType: "auth." + action, RecordName: name}
-}
-
-// RotateRefresh implements identity.Sessions.
-func (s *Store) RotateRefresh(ctx context.Context, hash, next []byte, expires time.Time) (identity.User, identity.RefreshOutcome, error) {
-	var (
-		u         identity.User
-		result    string
-		orgID, id *int64
-		scopes    []string
-	)
-	err := s.pool.QueryRow(ctx, `SELECT outcome, org_id, user_id, scopes FROM sametick.rotate_refresh_token($1, $2, $3)`, hash, next, expires).
-		Scan(&result, &orgID, &id, &scopes)
-	if orgID != nil && id != nil {
-		u.OrgID, u.ID, u.Scopes = *orgID, *id, auth.ScopesOf(scopes...)
-	}
-	return u, identity.RefreshOutcome(result), outcome(err)
-}
-
-// EndSession implements identity.Sessions.
-func (s *Store) EndSession(ctx context.Context, call records.Call, hash []byte) error {
-	return pg.InTx(ctx, s.pool, pg.TxOptions{}, func(tx pgx.Tx) error {
-		var (
-			orgID, id int64
-			name      string
-		)
-		err := tx.QueryRow(ctx, `SELECT org_id, user_id, user_name FROM sametick.end_session($1)`, hash).Scan(&orgID, &id, &name)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		call.OrgID, call.ActorID = orgID, &id
-		b := batch(orgID)
-		if err := queueEvents(b, call, authEvent(orgID, id, name, "logout")); err != nil {
-			return err
-		}
-		return send(ctx, tx, b, 2, func(pgx.BatchResults) error { return nil })
-	})
-}
 
 // CreateKey implements identity.Keys.
 func (s *Store) CreateKey(ctx context.Context, call records.Call, k identity.APIKey, hash []byte) (identity.APIKey, error) {
@@ -121,6 +59,43 @@ func queueKey(b *pgx.Batch, call records.Call, k identity.APIKey, hash []byte) e
 	return err
 }
 
+// RotateKey implements identity.Keys.
+func (s *Store) RotateKey(ctx context.Context, call records.Call, id int64, n identity.NewKeySecretOf, check func(identity.APIKey) error) (k identity.APIKey, err error) {
+	err = s.connected(ctx, func(c *pgxpool.Conn) error {
+		if _, err := lock(ctx, c, call.OrgID, "api_key", id, records.Refs{}); err != nil {
+			return err
+		}
+		k, err = readKey(c.QueryRow(ctx, getKey, call.OrgID, id), call.OrgID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errNoKey()
+		}
+		if err == nil {
+			err = check(k)
+		}
+		if err != nil {
+			return err
+		}
+		seconds := int64(n.Overlap / time.Second)
+		b := &pgx.Batch{}
+		b.Queue(rotateKey, call.OrgID, id, n.Hash, n.Prefix, seconds)
+		err := queueEvents(b, call, outbox.Event{OrgID: call.OrgID, AggregateType: "api_key", AggregateID: id, Action: "rotated",
+			RecordName: k.Name, Extra: extra("overlap", seconds)})
+		if err != nil {
+			return err
+		}
+		k.Prefix = n.Prefix
+		return commit(ctx, c, b)
+	})
+	if errs.HasReason(err, "RECORD_NOT_FOUND") {
+		err = errNoKey()
+	}
+	return k, pg.Translate(err)
+}
+
+func errNoKey() error {
+	return errs.New(errs.NotFound, "API_KEY_NOT_FOUND", "there is no such API key")
+}
+
 // GetKey implements identity.Keys.
 func (s *Store) GetKey(ctx context.Context, orgID, id int64) (k identity.APIKey, err error) {
 	b := batch(orgID)
@@ -130,7 +105,7 @@ func (s *Store) GetKey(ctx context.Context, orgID, id int64) (k identity.APIKey,
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return k, errs.New(errs.NotFound, "API_KEY_NOT_FOUND", "there is no such API key")
+		return k, errNoKey()
 	}
 	return k, pg.Translate(err)
 }
@@ -157,7 +132,7 @@ func (s *Store) ListKeys(ctx context.Context, orgID int64, p paging.Page) (list 
 func readKey(row pgx.Row, orgID int64) (identity.APIKey, error) {
 	k := identity.APIKey{OrgID: orgID}
 	var scopes []string
-	err := row.Scan(&k.ID, &k.UserID, &k.Name, &k.Prefix, &scopes, &k.CreatedAt, &k.ExpiresAt, &k.ArchivedAt)
+	err := row.Scan(&k.ID, &k.UserID, &k.Name, &k.Prefix, &scopes, &k.CreatedAt, &k.ExpiresAt, &k.ArchivedAt, &k.LastUsedAt)
 	k.Scopes = auth.ScopesOf(scopes...)
 	return k, err
 }

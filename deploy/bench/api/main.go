@@ -1,0 +1,137 @@
+// Command api measures GET /api/events over a large history: every filter, the first page, page 1,000 and a
+// page by cursor, each with its exact total, beside a plain SELECT of the same rows. See ../README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sametick/sametick/deploy/bench/internal/report"
+	"github.com/sametick/sametick/deploy/bench/internal/rig"
+)
+
+type options struct {
+	events int
+	asks   int
+	out    string
+	check  bool
+}
+
+func main() { os.Exit(status()) }
+
+// status is the exit code: main itself could defer nothing.
+func status() int {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		_, _ = fmt.Fprintln(os.Stderr, "bench-api:", err)
+		return 1
+	}
+	return 0
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var opt options
+	long := false
+	f := flag.NewFlagSet("bench-api", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&opt.events, "events", 1_000_000, "events in the history")
+	f.BoolVar(&long, "long", false, "the long form: 10 million events")
+	f.IntVar(&opt.asks, "asks", 60, "requests of each cell")
+	f.StringVar(&opt.out, "out", "out/bench", "where api.json and api.svg go")
+	f.BoolVar(&opt.check, "check", false, "fail when a target is missed")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if long {
+		opt.events = 10_000_000
+	}
+	if opt.events < 100_000 || opt.asks < 20 {
+		return errors.New("at least 100,000 events and 20 requests")
+	}
+	b, err := build(ctx, opt, stderr)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(b.measure(ctx), b.close())
+	if err = errors.Join(err, b.report.Print(stdout)); err != nil {
+		return err
+	}
+	files, err := b.report.Save(opt.out, "api")
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(stdout, "\nwrote", strings.Join(files, " and "))
+	if missed := b.report.Missed(); opt.check && missed > 0 {
+		return fmt.Errorf("%d targets missed", missed)
+	}
+	return nil
+}
+
+// bench is one run.
+type bench struct {
+	options
+	rig     *rig.Rig
+	report  *report.Report
+	log     io.Writer
+	history *history
+	gateway *rig.Process
+	tokens  *rig.Tokens
+}
+
+func build(ctx context.Context, opt options, log io.Writer) (_ *bench, err error) {
+	r, err := rig.Start(ctx, log, "outbox-relay", "api-gateway")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{options: opt, rig: r, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	facts, err := r.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.report = &report.Report{Title: "Sametick events API bench", At: time.Now().UTC(), Facts: append(facts,
+		report.Fact{Name: "history", Value: fmt.Sprintf("%d events of %d organisations, half of them organisation 1's", opt.events, orgs)})}
+	admin, err := r.Database(ctx, "events_api", "outbox-relay", "api-gateway")
+	if err != nil {
+		return nil, err
+	}
+	if b.history, err = load(ctx, admin, opt.events, log); err != nil {
+		return nil, err
+	}
+	database, err := r.As(ctx, admin, "sametick_api")
+	if err != nil {
+		return nil, err
+	}
+	if b.tokens, err = rig.NewTokens(); err != nil {
+		return nil, err
+	}
+	if b.gateway, err = r.Service("api-gateway", "DATABASE_URL="+database, "TOKEN_SIGNING_KEY="+b.tokens.SigningKey,
+		"TOKEN_PUBLIC_KEYS="+b.tokens.PublicKeys); err != nil {
+		return nil, err
+	}
+	return b, b.gateway.Ready(ctx)
+}
+
+func (b *bench) close() error {
+	var err error
+	if b.gateway != nil {
+		err = b.gateway.Stop()
+	}
+	if b.history != nil {
+		b.history.pool.Close()
+	}
+	return errors.Join(err, b.rig.Close())
+}

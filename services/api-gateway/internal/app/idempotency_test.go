@@ -1,0 +1,131 @@
+package app
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func (s *suite) keyed(method, path, key, body string) answer {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
+	require.NoError(s.t, err)
+	req.Header.Set("Authorization", "Bearer "+s.a.APIKey)
+	req.Header.Set("Idempotency-Key", key)
+	return s.do(req)
+}
+
+func (s *suite) count(table string) (n int) {
+	s.t.Helper()
+	require.NoError(s.t, s.admin.QueryRow(s.t.Context(), "SELECT count(*) FROM sametick."+table).Scan(&n))
+	return n
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	s := start(t, nil)
+	before := s.count("events")
+	one := s.keyed("POST", "/api/records/task", "k1", `{"name":"x"}`)
+	require.Equal(t, http.StatusOK, one.status, one.text)
+	require.Empty(t, one.header.Get("Idempotency-Replayed"))
+	again := s.keyed("POST", "/api/records/task", "k1", `{ "name" : "x" }`)
+	require.Equal(t, "true", again.header.Get("Idempotency-Replayed"))
+	require.Equal(t, one.text, again.text)
+	require.Equal(t, `"1"`, again.header.Get("ETag"))
+	require.Equal(t, before+2, s.count("events"), "done once")
+
+	for _, other := range []answer{s.keyed("POST", "/api/records/task", "k1", `{"name":"y"}`), s.keyed("POST", "/api/records/team", "k1", `{"name":"x"}`),
+		s.keyed("POST", "/api/types", "k1", `{"name":"invoice","schema":{"type":"object"}}`)} {
+		require.Equal(t, http.StatusUnprocessableEntity, other.status)
+		require.Equal(t, "IDEMPOTENCY_KEY_REUSED", other.problem(t).Reason)
+	}
+	// A failed call leaves no claim, nor anything else.
+	require.Equal(t, http.StatusBadRequest, s.keyed("POST", "/api/records/task", "k2", `{"name":""}`).status)
+	require.Equal(t, http.StatusOK, s.keyed("POST", "/api/records/task", "k2", `{"name":"now it has one"}`).status)
+
+	var r wireRecord
+	one.into(t, &r)
+	path := fmt.Sprintf("/api/records/task/%d", r.ID)
+	for range 2 { // every way that the store writes in
+		require.Equal(t, `"2"`, s.keyed("PATCH", path, "k3", `{"name":"y"}`).header.Get("ETag"))
+		require.Equal(t, http.StatusOK, s.keyed("POST", "/api/records/task:batch", "k4", fmt.Sprintf(`{"operations":[{"create":{"name":"b"}},{"update":{"id":%d,"name":"z"}}]}`, r.ID)).status)
+		require.Equal(t, http.StatusOK, s.keyed("DELETE", path, "k5", "").status)
+		require.Equal(t, http.StatusOK, s.keyed("POST", "/api/types", "k6", `{"name":"invoice","schema":{"type":"object"}}`).status)
+		require.Equal(t, http.StatusOK, s.keyed("POST", "/api/workflows/definitions", "k7", hiring).status)
+	}
+	require.Equal(t, `"4"`, s.call("GET", path, "", "").header.Get("ETag"))
+	require.Equal(t, 1, s.count("types"))
+	require.Equal(t, 1, s.count("workflow_definitions"))
+
+	// The secret that is shown once is given again, and the table does not have it.
+	key := s.keyed("POST", "/api/api-keys", "k8", `{"name":"ci","scopes":["records:read"]}`)
+	require.Equal(t, key.text, s.keyed("POST", "/api/api-keys", "k8", `{"name":"ci","scopes":["records:read"]}`).text)
+	var made struct{ Secret string }
+	key.into(t, &made)
+	var seen int
+	require.NoError(t, s.admin.QueryRow(t.Context(), `SELECT count(*) FROM sametick.idempotency_keys WHERE position($1::bytea IN answer) > 0 OR position('k8'::bytea IN key_hash) > 0`,
+		[]byte(made.Secret)).Scan(&seen))
+	require.Zero(t, seen)
+	revoked := s.keyed("DELETE", "/api/api-keys/"+fmt.Sprint(s.idOfKey("ci")), "k9", "")
+	require.Contains(t, revoked.text, `"archived_at":"`, "a read in the transaction sees what it has written")
+
+	for bad, reason := range map[string]string{strings.Repeat("x", 256): "INVALID_KEY", "ключ": "INVALID_KEY"} {
+		require.Equal(t, reason, s.keyed("POST", "/api/records/task", bad, `{"name":"x"}`).problem(t).Errors[0].Reason)
+	}
+	require.Equal(t, "NOT_SUPPORTED", s.keyed("POST", "/api/auth/login", "k1", `{"email":"a@b.c","password":"x"}`).problem(t).Errors[0].Reason)
+	// Another caller's keys, and yesterday's, are others.
+	require.Equal(t, http.StatusOK, s.call("POST", "/api/records/task", s.b.APIKey, `{"name":"x"}`).status)
+	_, err := s.admin.Exec(t.Context(), `UPDATE sametick.idempotency_keys SET created_at = now() - interval '26 hours'`)
+	require.NoError(t, err)
+	require.Empty(t, s.keyed("POST", "/api/records/task", "k1", `{"name":"y"}`).header.Get("Idempotency-Replayed"))
+	require.NoError(t, s.g.store.ForgetKeys(t.Context()))
+	require.Equal(t, 1, s.count("idempotency_keys"))
+}
+
+func (s *suite) idOfKey(name string) (id int64) {
+	require.NoError(s.t, s.admin.QueryRow(s.t.Context(), `SELECT id FROM sametick.records WHERE type = 'api_key' AND name = $1`, name).Scan(&id))
+	return id
+}
+
+// Of many calls at once with one key one is done, and all get its answer.
+func TestConcurrentIdempotencyKey(t *testing.T) {
+	s := start(t, nil)
+	before := s.count("events")
+	const callers = 30 // more than there are connections
+	answers := make([]answer, callers)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() { answers[i] = s.keyed("POST", "/api/records/task", "same", `{"name":"x"}`) })
+	}
+	wg.Wait()
+	replayed := 0
+	for _, a := range answers {
+		require.Equal(t, http.StatusOK, a.status, a.text)
+		require.Equal(t, answers[0].text, a.text)
+		if a.header.Get("Idempotency-Replayed") == "true" {
+			replayed++
+		}
+	}
+	require.Equal(t, callers-1, replayed)
+	require.Equal(t, before+2, s.count("events"))
+}
+
+// A server that is cut off between the write and its commit has done nothing: the same key does it then.
+func TestIdempotencyOverACrash(t *testing.T) {
+	s := start(t, nil)
+	_, err := s.admin.Exec(t.Context(), `CREATE FUNCTION pg_temp_cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$`)
+	require.NoError(t, err)
+	_, err = s.admin.Exec(t.Context(), `CREATE TRIGGER cut AFTER UPDATE ON sametick.idempotency_keys FOR EACH ROW EXECUTE FUNCTION pg_temp_cut()`)
+	require.NoError(t, err)
+	before := s.count("records")
+	require.NotEqual(t, http.StatusOK, s.keyed("POST", "/api/records/task", "k", `{"name":"x"}`).status)
+	require.Equal(t, before, s.count("records"))
+	require.Zero(t, s.count("idempotency_keys"))
+	_, err = s.admin.Exec(t.Context(), `DROP TRIGGER cut ON sametick.idempotency_keys`)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, s.keyed("POST", "/api/records/task", "k", `{"name":"x"}`).status)
+	require.Equal(t, before+1, s.count("records"))
+}

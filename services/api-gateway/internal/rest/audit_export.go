@@ -1,0 +1,89 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sametick/sametick/pkg/errs"
+	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
+)
+
+// auditExport takes over the route of the audit log's export: one JSON object a line, as it comes. grpc-gateway would
+// wrap each in another, and answer an error that comes before the first with a line of its own making.
+func (g *gateway) auditExport(mux *runtime.ServeMux) error {
+	client := auditv1.NewAuditServiceClient(g.options.Conn)
+	return mux.HandlePath(http.MethodGet, "/api/audit/export", func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+		req := &auditv1.ExportEntriesRequest{}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel() // ends the call when the client has gone
+		if err := g.annotated(&ctx, mux, r, auditv1.AuditService_ExportEntries_FullMethodName, req); err != nil {
+			g.problems.write(w, r, errs.From(err))
+			return
+		}
+		stream, err := client.ExportEntries(ctx, req)
+		if err != nil {
+			g.problems.write(w, r, errs.From(err))
+			return
+		}
+		ndjson(g, w, r, stream)
+	})
+}
+
+// annotated reads the query into req and gives ctx what the gRPC side reads.
+func (g *gateway) annotated(ctx *context.Context, mux *runtime.ServeMux, r *http.Request, method string, req proto.Message) error {
+	out, err := runtime.AnnotateContext(*ctx, mux, r, method)
+	if err != nil {
+		return err
+	}
+	*ctx = out
+	return runtime.PopulateQueryParameters(req, r.URL.Query(), utilities.NewDoubleArray(nil))
+}
+
+// lineBuffer is how much is collected before it is sent.
+const lineBuffer = 32 << 10
+
+// ndjson writes a stream, one message a line. The time for an answer counts for each part of it.
+func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream grpc.ServerStreamingClient[T]) {
+	control := http.NewResponseController(w)
+	lines, begun := make([]byte, 0, lineBuffer), false
+	send := func() bool {
+		if !begun {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			begun = true
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(answerTimeout)) // a recorder in a test has none
+		_, err := w.Write(lines)
+		lines = lines[:0]
+		return err == nil
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			send()
+			return
+		}
+		var text []byte
+		if err == nil {
+			text, err = codec{}.Marshal(m)
+		}
+		if err != nil {
+			if begun { // a client must not take what it has for the whole
+				g.options.Log.WarnContext(r.Context(), "export broken off", "error", err)
+				panic(http.ErrAbortHandler)
+			}
+			g.problems.write(w, r, errs.From(err))
+			return
+		}
+		if lines = append(append(lines, text...), '\n'); len(lines) >= lineBuffer && !send() {
+			return
+		}
+	}
+}
