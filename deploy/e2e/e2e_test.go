@@ -74,7 +74,11 @@ type frame struct {
 
 // stream reads frames with data until take says enough.
 func (b *bench) stream(ctx context.Context, query, last string, opened func(), take func(frame) bool) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.URL+"/api/events/stream?"+query, nil)
+	return streamAt(ctx, b.URL+"/api/events/stream?"+query, last, opened, take)
+}
+
+func streamAt(ctx context.Context, url, last string, opened func(), take func(frame) bool) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}

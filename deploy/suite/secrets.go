@@ -24,11 +24,11 @@ type Secrets struct {
 	SigningKey    string `json:"signing_key"`
 	PublicKey     string `json:"public_key"`
 	InternalToken string `json:"internal_token"`
-	// RolePassword is that of every service's role.
-	RolePassword string `json:"role_password"`
 	// AuditSigningKey signs the heads of the audit log, AuditPublicKey verifies them.
 	AuditSigningKey string `json:"audit_signing_key"`
 	AuditPublicKey  string `json:"audit_public_key"`
+	// RolePassword is that of every service's role.
+	RolePassword string `json:"role_password"`
 	// Email and Password are the demo user's, APIKey the demo key.
 	Email    string `json:"email"`
 	Password string `json:"password"`
@@ -51,17 +51,17 @@ func (s *Suite) loadSecrets(context.Context) error {
 	if err := json.Unmarshal(b, &s.Secrets); err != nil {
 		return fmt.Errorf("%s is damaged (%w): remove %s to begin anew", s.secretsFile(), err, s.o.Dir)
 	}
-	if s.Secrets.AuditSigningKey == "" { // made before there was one
-		if err := s.makeAuditKey(); err != nil {
-			return err
-		}
-		return s.saveSecrets()
+	if s.Secrets.AuditSigningKey != "" {
+		return nil
 	}
-	return nil
+	if err := s.makeAuditKey(); err != nil { // a suite from before there was one
+		return err
+	}
+	return s.saveSecrets()
 }
 
 func (s *Suite) makeAuditKey() (err error) {
-	s.Secrets.AuditSigningKey, s.Secrets.AuditPublicKey, err = auditlog.GenerateKey("sametick.localhost/audit")
+	s.Secrets.AuditSigningKey, s.Secrets.AuditPublicKey, err = auditlog.GenerateKey("audit.dev")
 	return err
 }
 
@@ -144,8 +144,7 @@ func (s *Suite) writeEnv(context.Context) error {
 	for _, line := range [][2]string{
 		{"SAMETICK_URL", s.URL}, {"SAMETICK_TOKEN", s.Token}, {"SAMETICK_EMAIL", s.Secrets.Email}, {"SAMETICK_PASSWORD", s.Secrets.Password},
 		{"DATABASE_URL", s.DatabaseURL}, {"REDIS_URL", s.RedisURL},
-		{"RELAY_ADDR", local(s.o.Ports["outbox-relay"].GRPC)}, {"INTERNAL_TOKEN", s.Secrets.InternalToken},
-		{"AUDIT_PUBLIC_KEYS", s.Secrets.AuditPublicKey},
+		{"AUDIT_PUBLIC_KEYS", s.Secrets.AuditPublicKey}, {"RELAY_ADDR", local(s.o.Ports["outbox-relay"].GRPC)}, {"INTERNAL_TOKEN", s.Secrets.InternalToken},
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", line[0], strings.ReplaceAll(line[1], "'", `'\''`))
 	}

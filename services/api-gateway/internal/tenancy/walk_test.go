@@ -341,6 +341,9 @@ func (w *walk) method(m *method) {
 	for way, call := range w.b.transports(m) {
 		r := w.base(m)
 		said := call(m, r)
+		if _, known := away()[m.name]; known && !said.ok {
+			return
+		}
 		if !said.ok {
 			w.say("%s over %s cannot be exercised: %v is answered %s %s; give it a request that succeeds, requests in known_test.go", m.name, way, r, said.code, said.text)
 			return

@@ -26,43 +26,43 @@ func (c *command) audit() *cobra.Command {
 }
 
 func (c *command) auditVerify() *cobra.Command {
-	var keys, head, save string
+	var keys, head, save, proof string
 	cmd := &cobra.Command{
-		Use:   "verify [PROOF]",
+		Use:   "verify",
 		Short: "Check the whole audit log in the database, or one entry's proof without a network",
 		Long: `Check the whole audit log in the database at DATABASE_URL: every entry, every
-hash and every signature; or, with a file that tick audit proof has made, one
-entry, with nothing but the public key.
+hash and every signature; or with --proof, a file that tick audit proof has made,
+one entry, with nothing but the public key, which must not come from the database.
 
 The database alone cannot tell that it was put back to an older state, or
 rewritten by who has the signing key: save a head elsewhere with --save-head, and
 give it with --head the next time. Both may be the same file.`,
 		Example: `  tick audit verify --head audit.head --save-head audit.head
-  tick audit proof 1234 > 1234.proof && tick audit verify 1234.proof`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+  tick audit proof 1234 > 1234.proof && tick audit verify --proof 1234.proof`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if keys == "" {
 				keys = c.env["AUDIT_PUBLIC_KEYS"]
 			}
 			if keys == "" {
-				return errors.New("whose signature? Set AUDIT_PUBLIC_KEYS or --public-keys to what outbox-relay audit-key printed, or run it in a checkout where `make up` has run")
+				return errors.New("whose signature? Set AUDIT_PUBLIC_KEYS or --keys to what outbox-relay audit-key printed, or run it in a checkout where `make up` has run")
 			}
 			verifier, err := auditlog.NewVerifier(keys)
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				if head != "" || save != "" {
-					return errors.New("--head and --save-head are for the whole log")
-				}
-				return c.verifyProof(verifier, args[0])
+			if proof != "" {
+				return c.verifyProof(verifier, proof)
 			}
 			return c.verifyLog(cmd.Context(), verifier, head, save)
 		},
 	}
-	cmd.Flags().StringVar(&keys, "public-keys", "", "the log's public keys, separated by commas (AUDIT_PUBLIC_KEYS)")
+	cmd.Flags().StringVar(&keys, "keys", "", "the log's public keys, separated by commas (AUDIT_PUBLIC_KEYS)")
 	cmd.Flags().StringVar(&head, "head", "", "a saved head that the log must go on from")
 	cmd.Flags().StringVar(&save, "save-head", "", "where to save the newest head, when nothing is wrong")
+	cmd.Flags().StringVar(&proof, "proof", "", "one entry and its proof, to be checked alone")
+	cmd.MarkFlagsMutuallyExclusive("proof", "head")
+	cmd.MarkFlagsMutuallyExclusive("proof", "save-head")
 	return cmd
 }
 
@@ -92,7 +92,7 @@ func (c *command) verifyLog(ctx context.Context, v *auditlog.Verifier, head, sav
 	}
 	url := c.env["DATABASE_URL"]
 	if url == "" {
-		return errors.New("set DATABASE_URL to the database (as a role that reads all of it, such as sametick_relay or a superuser), or give a proof")
+		return errors.New("set DATABASE_URL to the database (as a role that reads all of it, such as sametick_relay or a superuser), or --proof")
 	}
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -157,7 +157,7 @@ func writeHead(file, signed string) error {
 func (c *command) auditProof() *cobra.Command {
 	return &cobra.Command{
 		Use:     "proof ID",
-		Short:   "Print an entry and the proof that it is sealed, for tick audit verify PROOF",
+		Short:   "Print an entry and the proof that it is sealed, for tick audit verify --proof",
 		Example: `  tick audit proof 1234 > 1234.proof`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

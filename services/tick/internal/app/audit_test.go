@@ -184,7 +184,7 @@ func TestAuditProofOffline(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "4.proof")
 	verify := func(text, keys string) (int, string) {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		code, out, errOut := tick(t.Context(), []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, "audit", "verify", file, "--public-keys", keys)
+		code, out, errOut := tick(t.Context(), []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, "audit", "verify", "--proof", file, "--keys", keys)
 		return code, out + errOut
 	}
 	code, out := verify(proof, a.public)
@@ -214,12 +214,12 @@ func TestAuditVerifySaysWhatIsMissing(t *testing.T) {
 	require.NoError(t, err)
 	for want, args := range map[string][]string{
 		"AUDIT_PUBLIC_KEYS":      {"audit", "verify"},
-		"want name+id+base64":    {"audit", "verify", "--public-keys", "odd"},
-		"DATABASE_URL":           {"audit", "verify", "--public-keys", public},
-		"with --save-head alone": {"audit", "verify", "--public-keys", public, "--head", filepath.Join(t.TempDir(), "none")},
-		"for the whole log":      {"audit", "verify", "x", "--public-keys", public, "--head", "y"},
+		"want name+id+base64":    {"audit", "verify", "--keys", "odd"},
+		"DATABASE_URL":           {"audit", "verify", "--keys", public},
+		"with --save-head alone": {"audit", "verify", "--keys", public, "--head", filepath.Join(t.TempDir(), "none")},
+		"[head proof]":           {"audit", "verify", "--proof", "x", "--keys", public, "--head", "y"},
 		"no id of an audit":      {"audit", "proof", "x"},
-		"connect to the":         {"audit", "verify", "--public-keys", public, "--head", ""},
+		"connect to the":         {"audit", "verify", "--keys", public, "--head", ""},
 	} {
 		env := []string(nil)
 		if want == "connect to the" {
