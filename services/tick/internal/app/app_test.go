@@ -27,7 +27,11 @@ import (
 	"github.com/sametick/sametick/services/tick/internal/app"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The tests' own Postgres lives as long as their process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.StartProcess.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
+}
 
 // tick runs one command line as a shell would.
 func tick(ctx context.Context, environ []string, args ...string) (code int, stdout, stderr string) {
