@@ -64,8 +64,8 @@ func check(c *call, a answer) (wrong []string) {
 
 // allowed tells whether a refusal says nothing against the request's form: a wrong password has one too.
 func allowed(c *call, a answer) bool {
-	// The run has an API key, and a few routes are for users who signed in.
-	if a.status == http.StatusForbidden && bytes.Contains(a.body, []byte(`"USER_REQUIRED"`)) {
+	// The run has an API key: a few routes are for users who signed in, and no key may outlive its maker.
+	if a.status == http.StatusForbidden && (bytes.Contains(a.body, []byte(`"USER_REQUIRED"`)) || bytes.Contains(a.body, []byte(`"OUTLIVES_ITS_MAKER"`))) {
 		return true
 	}
 	return slices.Contains(may, a.status) || a.status == http.StatusBadRequest && rule(a) || c.op.public && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
