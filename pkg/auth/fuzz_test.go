@@ -30,7 +30,7 @@ func FuzzSigned(f *testing.F) {
 			t.Fatalf("%+v, signed %+v", got, signed)
 		}
 		changed := []byte(token)
-		if at = at % len(changed); at < 0 || changed[at] == with {
+		if at %= len(changed); at < 0 || changed[at] == with {
 			return
 		}
 		changed[at] = with

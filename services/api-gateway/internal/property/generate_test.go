@@ -145,14 +145,13 @@ func (g *generator) integer(name string, s *openapi3.Schema) any {
 	if s.Max != nil {
 		high = int64(math.Min(math.Floor(*s.Max), 1e15))
 	}
-	switch {
-	case g.likely(15):
+	if g.likely(15) {
 		return low
-	case g.likely(15):
-		return high
-	default:
-		return low + g.Int64N(high-low+1)
 	}
+	if g.likely(15) {
+		return high
+	}
+	return low + g.Int64N(high-low+1)
 }
 
 func (g *generator) number(s *openapi3.Schema) any {

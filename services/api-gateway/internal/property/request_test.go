@@ -348,7 +348,7 @@ func (g *generator) wrong(s *openapi3.Schema) any {
 
 // request makes the HTTP request.
 func (c *call) request(base, token string) (*http.Request, error) {
-	req, err := http.NewRequest(c.method, base+c.target(), bytes.NewReader(c.text)) //nolint:noctx // the client has a timeout
+	req, err := http.NewRequest(c.method, base+c.target(), bytes.NewReader(c.text))
 	if err != nil {
 		return nil, err
 	}

@@ -22,12 +22,13 @@ func (g *gateway) auditExport(mux *runtime.ServeMux) error {
 	client := auditv1.NewAuditServiceClient(g.options.Conn)
 	return mux.HandlePath(http.MethodGet, "/api/audit/export", func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 		req := &auditv1.ExportEntriesRequest{}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel() // ends the call when the client has gone
-		if err := g.annotated(&ctx, mux, r, auditv1.AuditService_ExportEntries_FullMethodName, req); err != nil {
+		ctx, err := g.annotated(mux, r, auditv1.AuditService_ExportEntries_FullMethodName, req)
+		if err != nil {
 			g.problems.write(w, r, errs.From(err))
 			return
 		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the call when the client has gone
 		stream, err := client.ExportEntries(ctx, req)
 		if err != nil {
 			g.problems.write(w, r, errs.From(err))
@@ -37,14 +38,13 @@ func (g *gateway) auditExport(mux *runtime.ServeMux) error {
 	})
 }
 
-// annotated reads the query into req and gives ctx what the gRPC side reads.
-func (g *gateway) annotated(ctx *context.Context, mux *runtime.ServeMux, r *http.Request, method string, req proto.Message) error {
-	out, err := runtime.AnnotateContext(*ctx, mux, r, method)
+// annotated reads the query into req and gives the context with what the gRPC side reads.
+func (g *gateway) annotated(mux *runtime.ServeMux, r *http.Request, method string, req proto.Message) (context.Context, error) {
+	ctx, err := runtime.AnnotateContext(r.Context(), mux, r, method)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	*ctx = out
-	return runtime.PopulateQueryParameters(req, r.URL.Query(), utilities.NewDoubleArray(nil))
+	return ctx, runtime.PopulateQueryParameters(req, r.URL.Query(), utilities.NewDoubleArray(nil))
 }
 
 // lineBuffer is how much is collected before it is sent.

@@ -28,7 +28,7 @@ type spy struct {
 }
 
 func newSpy(t *testing.T) *spy {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // no name to resolve
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &spy{t: t, l: l}
 	t.Cleanup(func() {
@@ -62,7 +62,7 @@ func (s *spy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", s.to) //nolint:noctx // as long as the client stays
+		server, err := net.Dial("tcp", s.to)
 		if err != nil {
 			_ = client.Close()
 			continue

@@ -242,7 +242,6 @@ type walk struct {
 	statements      int
 	// prepared is what A's own doings have added to the digest of its rows.
 	prepared int64
-	cursors  map[string]string
 }
 
 func (w *walk) say(format string, args ...any) {
