@@ -496,7 +496,10 @@ func (w *walk) sentBefore(mark string) bool { return mark == baitMark }
 
 // cursor takes a cursor of A's to B.
 func (w *walk) cursor(m *method, a argument) {
+	// A's asking is A's doing: it may stamp when A's key was last used.
+	asked := w.digest()
 	first := w.a.grpc(m, with(baseOf(w.a, m), request{"limit": 1}))
+	w.prepared += w.digest() - asked
 	var page struct {
 		Next *string `json:"next_cursor"`
 	}
