@@ -140,8 +140,11 @@ func (b *bench) ask(ctx context.Context, token string, query url.Values, page, c
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK {
-		return a, fmt.Errorf("%s: %s %w", res.Status, text, err)
+	if err != nil {
+		return a, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return a, fmt.Errorf("%s: %s", res.Status, text)
 	}
 	return a, json.Unmarshal(text, &a)
 }

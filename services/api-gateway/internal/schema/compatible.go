@@ -87,7 +87,7 @@ func (c *comparison) schemas(path string, before, after any) {
 		}
 	}
 	// What is gone takes away a bound, but for properties that additionalProperties then catches.
-	for _, name := range sortedKeys(object(old["properties"])) {
+	for _, name := range slices.Sorted(maps.Keys(object(old["properties"]))) {
 		if _, kept := object(next["properties"])[name]; !kept && !takesAll(next["additionalProperties"]) {
 			c.refuse(path+".properties."+name, "the property, or additionalProperties that take it")
 		}
@@ -140,7 +140,7 @@ func (c *comparison) keyword(path, word string, old, next map[string]any) {
 			}
 		}
 	case "properties":
-		for _, name := range sortedKeys(object(is)) {
+		for _, name := range slices.Sorted(maps.Keys(object(is))) {
 			c.property(at+"."+name, name, old, object(is)[name])
 		}
 	case "additionalProperties":

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,12 @@ func Compile(text []byte) (*Schema, []Fault) {
 	if err != nil {
 		return nil, []Fault{{"schema", "INVALID_SCHEMA", "a JSON Schema (2020-12): " + clip(reason(err))}}
 	}
+	if (costs{}).of(s.compiled) > MaxCost {
+		return nil, []Fault{{"schema", "TOO_COMPLEX", fmt.Sprintf("at most %d subschemas, each counted as often as it is referred to, and none that refers to itself", MaxCost)}}
+	}
+	if len(s.references) < marks(doc) {
+		return nil, []Fault{{"schema", "NOT_ALLOWED", referenceKeyword + " only in properties and their items: elsewhere nothing would check it"}}
+	}
 	return s, nil
 }
 
@@ -107,7 +114,7 @@ func inspect(node any, path string, depth int) (faults []Fault) {
 	}
 	switch node := node.(type) {
 	case map[string]any:
-		for _, name := range sortedKeys(node) {
+		for _, name := range slices.Sorted(maps.Keys(node)) {
 			value := node[name]
 			at := path + "." + name
 			if text, isText := value.(string); isText && slices.Contains([]string{"$ref", "$dynamicRef"}, name) && !strings.HasPrefix(text, "#") {
@@ -129,6 +136,24 @@ func inspect(node any, path string, depth int) (faults []Fault) {
 		}
 	}
 	return faults
+}
+
+// marks counts the references that are asked for.
+func marks(node any) (n int) {
+	switch node := node.(type) {
+	case map[string]any:
+		if _, ok := node[referenceKeyword].(string); ok {
+			n++
+		}
+		for _, value := range node {
+			n += marks(value)
+		}
+	case []any:
+		for _, value := range node {
+			n += marks(value)
+		}
+	}
+	return n
 }
 
 // IsTypeName tells whether a text has the form of a type's name.
@@ -180,7 +205,7 @@ func findReferences(node any, path []string) (out []reference) {
 		out = append(out, reference{slices.Clone(path), typ})
 	}
 	if properties, ok := m["properties"].(map[string]any); ok {
-		for _, name := range sortedKeys(properties) {
+		for _, name := range slices.Sorted(maps.Keys(properties)) {
 			out = append(out, findReferences(properties[name], append(slices.Clone(path), name))...)
 		}
 	}
@@ -220,15 +245,6 @@ func collect(node any, path []string, at string, typ event.Type) (out []Ref) {
 		return collect(m[path[0]], path[1:], strings.TrimPrefix(at+"."+path[0], "."), typ)
 	}
 	return out
-}
-
-func sortedKeys(m map[string]any) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func clip(s string) string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,6 +86,12 @@ func TestOwnSchemasThatAreRefused(t *testing.T) {
 		deep = `{"type":"object","properties":{"a":` + deep + `}}`
 	}
 	for text, reason := range map[string]string{
+		doubling(40): "TOO_COMPLEX", // 2^40 steps for {}
+		`{"type":"object","$defs":{"a":{"properties":{"b":{"$ref":"#/$defs/a"},"c":{}}}},"$ref":"#/$defs/a"}`: "TOO_COMPLEX",
+		`{"type":"object","properties":{"a":{"$ref":"#"}}}`:                                                   "TOO_COMPLEX",
+		`{"type":"object","$dynamicAnchor":"x","items":{"$dynamicRef":"#x"}}`:                                 "TOO_COMPLEX",
+		`{"type":"object","$defs":{"a":{"x-reference":"task"}},"properties":{"a":{"$ref":"#/$defs/a"}}}`:      "NOT_ALLOWED",
+		`{"type":"object","allOf":[{"properties":{"a":{"x-reference":"task"}}}]}`:                             "NOT_ALLOWED",
 		`{`: "MALFORMED_JSON", `[]`: "NOT_OF_OBJECTS", `{"type":"string"}`: "NOT_OF_OBJECTS", deep: "TOO_DEEP",
 		`{"type":"object","$schema":"http://json-schema.org/draft-04/schema#"}`:      "NOT_IN_ENUM",
 		`{"type":"object","properties":{"a":{"$ref":"https://example.com/x.json"}}}`: "REMOTE_REFERENCE",
@@ -99,6 +106,27 @@ func TestOwnSchemasThatAreRefused(t *testing.T) {
 		require.NotEmpty(t, faults, text)
 		require.Equal(t, reason, faults[0].Reason, text)
 		require.NotEmpty(t, faults[0].Allowed)
+	}
+}
+
+// doubling is a schema of n definitions, each of which refers twice to the next.
+func doubling(n int) string {
+	defs := `"d0":{}`
+	for i := range n {
+		defs = fmt.Sprintf(`"d%d":{"allOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]},%s`, i+1, i, i, defs)
+	}
+	return fmt.Sprintf(`{"type":"object","$defs":{%s},"$ref":"#/$defs/d%d"}`, defs, n)
+}
+
+func TestOwnSchemasThatAreTaken(t *testing.T) {
+	fields := make([]string, 1900)
+	for i := range fields {
+		fields[i] = fmt.Sprintf(`"f%d":{"type":"string"}`, i)
+	}
+	for _, text := range []string{doubling(8), `{"type":"object","properties":{` + strings.Join(fields, ",") + `}}`,
+		`{"type":"object","$defs":{"a":{"type":"string"}},"properties":{"a":{"$ref":"#/$defs/a"},"b":{"type":"array","items":{"x-reference":"task"}}}}`} {
+		_, faults := Compile([]byte(text))
+		require.Empty(t, faults)
 	}
 }
 

@@ -33,7 +33,8 @@ type RecordType struct {
 	Name        string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// JSON Schema (2020-12) of a record's attributes. A property with "x-reference": "<type>" holds ids of records of
-	// that type.
+	// that type; it stands in properties and their items. At most 2,000 subschemas, each counted as often as it is
+	// referred to, and none that refers to itself.
 	Schema *v1.Json `protobuf:"bytes,4,opt,name=schema,proto3" json:"schema,omitempty"`
 	// 1 at creation, one more with each mutation; 1 for a built-in type.
 	Version       int64                  `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
