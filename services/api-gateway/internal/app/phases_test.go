@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/event"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 )
@@ -290,6 +291,23 @@ func TestIfMatch(t *testing.T) {
 	require.Equal(t, `"4"`, with("DELETE", path, `"3"`, "").header.Get("ETag"))
 	require.Equal(t, `"5"`, with("POST", path+":restore", `"4"`, "{}").header.Get("ETag"))
 	require.Equal(t, `"5"`, s.call("POST", path+":restore", "", "{}").header.Get("ETag"), "what is not archived stays as it is")
+
+	// Whatever shows an ETag keeps it.
+	role, user := s.role("clerk", auth.RecordsRead), wireUser{}
+	s.ok("POST", "/api/users", fmt.Sprintf(`{"name":"Ann","email":"ann@example.com","password":"a long enough secret","roles":[%d]}`, role.ID), &user)
+	s.ok("POST", "/api/types", `{"name":"invoice","schema":{"type":"object"}}`, nil)
+	var definition struct{ ID int64 }
+	s.ok("POST", "/api/workflows/definitions", `{"name":"Hire","steps":[{"key":"a","name":"A"}]}`, &definition)
+	for path, body := range map[string]string{fmt.Sprintf("/api/roles/%d", role.ID): `{"name":"x"}`, fmt.Sprintf("/api/users/%d", user.ID): `{"name":"x"}`,
+		"/api/organization": `{"name":"x"}`, "/api/types/invoice": `{"description":"x"}`, fmt.Sprintf("/api/workflows/definitions/%d", definition.ID): `{"name":"x"}`} {
+		require.Equal(t, `"1"`, s.call("GET", path, "", "").header.Get("ETag"), path)
+		for _, method := range []string{"PATCH", "DELETE"} {
+			sent := map[string]string{"PATCH": body}[method]
+			require.Equal(t, http.StatusPreconditionFailed, with(method, path, `"7"`, sent).status, "%s %s", method, path)
+		}
+		require.Equal(t, `"2"`, with("PATCH", path, `"1"`, body).header.Get("ETag"), path)
+	}
+	require.Equal(t, "NOT_SUPPORTED", with("POST", "/api/records/task", `"1"`, `{"name":"x"}`).problem(t).Errors[0].Reason)
 }
 
 func TestBatch(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
@@ -147,6 +149,9 @@ func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err != nil {
 		return nil, err
 	}
+	if err := a.precondition(ctx, req); err != nil {
+		return nil, err
+	}
 	return next(ctx, req)
 }
 
@@ -178,9 +183,6 @@ func (a *Access) admit(ctx context.Context, method string) (context.Context, err
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	c := caller{call: a.origin(ctx, md)}
-	if a.isGateway(md) {
-		c.ifMatch = first(md, IfMatchKey)
-	}
 	if scope != anyone {
 		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
 		if err != nil {
@@ -192,6 +194,27 @@ func (a *Access) admit(ctx context.Context, method string) (context.Context, err
 		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+// precondition makes the version of an If-Match header the request's, for every method at once: one that forgot it
+// would overwrite what it was told to keep.
+func (a *Access) precondition(ctx context.Context, req any) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	version, err := strconv.ParseInt(first(md, IfMatchKey), 10, 64)
+	m, ok := req.(proto.Message)
+	if err != nil || !ok || !a.isGateway(md) { // rest has refused what is no version
+		return nil
+	}
+	r := m.ProtoReflect()
+	field := r.Descriptor().Fields().ByName("version")
+	switch {
+	case field == nil:
+		return invalid("If-Match", "NOT_SUPPORTED", "no If-Match here, or *")
+	case r.Has(field) && r.Get(field).Int() != version:
+		return invalid("version", "CONFLICTS_WITH_IF_MATCH", "the version that If-Match has, or none")
+	}
+	r.Set(field, protoreflect.ValueOfInt64(version))
+	return nil
 }
 
 // isGateway tells whether this process' own REST side calls.
@@ -254,20 +277,6 @@ type callerKey struct{}
 type caller struct {
 	principal auth.Principal
 	call      records.Call
-	// ifMatch is the version of an If-Match header, empty without one.
-	ifMatch string
-}
-
-// version is the one that a change was made from, by the header or by the request.
-func (c caller) version(given *int64) (*int64, error) {
-	version, err := strconv.ParseInt(c.ifMatch, 10, 64)
-	switch {
-	case err != nil: // rest has refused what is no version
-		return given, nil
-	case given != nil && *given != version:
-		return nil, invalid("version", "CONFLICTS_WITH_IF_MATCH", "the version that If-Match has, or none")
-	}
-	return &version, nil
 }
 
 func callerOf(ctx context.Context) caller {

@@ -72,7 +72,7 @@ func idempotent(ctx context.Context, once Once, c caller, key, method string, re
 		return nil, err
 	}
 	keyHash := sha256.Sum256([]byte(key))
-	requestHash := sha256.Sum256(append([]byte(method+"\x00"+c.ifMatch+"\x00"), text...))
+	requestHash := sha256.Sum256(append([]byte(method+"\x00"), text...))
 	seal, err := sealer(key, c.call.OrgID)
 	if err != nil {
 		return nil, err

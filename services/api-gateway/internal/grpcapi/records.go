@@ -74,10 +74,6 @@ func (s *Records) UpdateRecord(ctx context.Context, req *recordsv1.UpdateRecordR
 	u := toUpdate(&recordsv1.Operation_Update{Id: req.GetId(), Name: req.Name, Attributes: req.GetAttributes(), WorkflowId: req.WorkflowId,
 		StepId: req.StepId, Version: req.Version, UpdateMask: req.GetUpdateMask()})
 	u.Type = req.GetType()
-	var err error
-	if u.Version, err = c.version(req.Version); err != nil {
-		return nil, err
-	}
 	return record(s.service.Update(ctx, c.call, u))
 }
 
@@ -112,11 +108,7 @@ func (s *Records) ArchiveRecord(ctx context.Context, req *recordsv1.ArchiveRecor
 	if err := mayWrite(c, req.GetType()); err != nil {
 		return nil, err
 	}
-	version, err := c.version(req.Version)
-	if err != nil {
-		return nil, err
-	}
-	return record(s.service.Archive(ctx, c.call, req.GetType(), req.GetId(), version))
+	return record(s.service.Archive(ctx, c.call, req.GetType(), req.GetId(), req.Version))
 }
 
 // RestoreRecord implements RecordService.
@@ -125,11 +117,7 @@ func (s *Records) RestoreRecord(ctx context.Context, req *recordsv1.RestoreRecor
 	if err := mayWrite(c, req.GetType()); err != nil {
 		return nil, err
 	}
-	version, err := c.version(req.Version)
-	if err != nil {
-		return nil, err
-	}
-	return record(s.service.Restore(ctx, c.call, req.GetType(), req.GetId(), version))
+	return record(s.service.Restore(ctx, c.call, req.GetType(), req.GetId(), req.Version))
 }
 
 // BatchRecords implements RecordService.

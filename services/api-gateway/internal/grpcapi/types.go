@@ -61,21 +61,13 @@ func (s *Types) UpdateType(ctx context.Context, req *typesv1.UpdateTypeRequest) 
 			return nil, invalid("update_mask", "UNKNOWN_FIELD", "description, schema")
 		}
 	}
-	var err error
-	if u.Version, err = c.version(req.Version); err != nil {
-		return nil, err
-	}
+	u.Version = req.Version
 	return toType(s.service.Update(ctx, c.call, req.GetName(), u))
 }
 
 // ArchiveType implements TypeService.
 func (s *Types) ArchiveType(ctx context.Context, req *typesv1.ArchiveTypeRequest) (*typesv1.RecordType, error) {
-	c := callerOf(ctx)
-	version, err := c.version(req.Version)
-	if err != nil {
-		return nil, err
-	}
-	return toType(s.service.Archive(ctx, c.call, req.GetName(), version))
+	return toType(s.service.Archive(ctx, callerOf(ctx).call, req.GetName(), req.Version))
 }
 
 func toType(t types.Type, err error) (*typesv1.RecordType, error) {

@@ -84,22 +84,12 @@ func (s *Workflows) ListDefinitions(ctx context.Context, req *workflowv1.ListDef
 
 // UpdateDefinition implements WorkflowService.
 func (s *Workflows) UpdateDefinition(ctx context.Context, req *workflowv1.UpdateDefinitionRequest) (*workflowv1.Definition, error) {
-	c := callerOf(ctx)
-	version, err := c.version(req.Version)
-	if err != nil {
-		return nil, err
-	}
-	return definition(s.service.UpdateDefinition(ctx, c.call, req.GetId(), req.Name, specs(req.GetSteps()), version))
+	return definition(s.service.UpdateDefinition(ctx, callerOf(ctx).call, req.GetId(), req.Name, specs(req.GetSteps()), req.Version))
 }
 
 // ArchiveDefinition implements WorkflowService.
 func (s *Workflows) ArchiveDefinition(ctx context.Context, req *workflowv1.ArchiveDefinitionRequest) (*workflowv1.Definition, error) {
-	c := callerOf(ctx)
-	version, err := c.version(req.Version)
-	if err != nil {
-		return nil, err
-	}
-	return definition(s.service.ArchiveDefinition(ctx, c.call, req.GetId(), version))
+	return definition(s.service.ArchiveDefinition(ctx, callerOf(ctx).call, req.GetId(), req.Version))
 }
 
 func specs(list []*workflowv1.StepDefinition) (out []workflow.Spec) {
