@@ -189,7 +189,7 @@ func plant(s *side) {
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_counts VALUES ($1, -1, 'task', 'task.counted', 1)`, s.OrgID)
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.external_identities (org_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)`,
-		s.OrgID, s.text(baitMark), s.text(secretMark), s.own["user"])
+		s.OrgID, s.text(secretMark), s.text(secretMark), s.own["user"])
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.idempotency_keys (org_id, caller, key_hash, request_hash) VALUES ($1, $2, '\x00', '\x00')`,
 		s.OrgID, s.text(secretMark))

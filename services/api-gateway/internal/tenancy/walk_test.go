@@ -347,7 +347,7 @@ func (w *walk) method(m *method) {
 			w.say("%s over %s cannot be exercised: %v is answered %s %s; give it a request that succeeds, requests in known_test.go", m.name, way, r, said.code, said.text)
 			return
 		}
-		w.leaks(m.name+" over "+way, said, "")
+		w.leaks(m.name+" over "+way, said)
 	}
 	w.replay(m)
 	for _, a := range arguments(m.descriptor.Input(), nil) {
@@ -392,7 +392,7 @@ func (w *walk) replay(m *method) {
 		if x, y := shape(got, sent...), shape(none, int64(987654321)); x != y {
 			w.say("%s: answers\n\t%s\nnot, as for what nobody has,\n\t%s", where, x, y)
 		}
-		w.leaks(where, got, "")
+		w.leaks(where, got)
 		if w.digest() != before {
 			w.say("%s: changes rows of A", where)
 		}
@@ -457,7 +457,7 @@ func (w *walk) argument(m *method, a argument, kind string) {
 			if !slices.Equal(ran, plan[key]) && tells()[m.name+"."+a.String()] == "" && (!said.ok || m.reads()) {
 				w.say("%s: asks the database %q, and for what nobody has %q, which takes another time", where, ran, plan[key])
 			}
-			w.leaks(where, said, plain(c.value))
+			w.leaks(where, said)
 		}
 		if base := w.around(m, a); a.given(base) {
 			// Its own value is the one that succeeds, and others could archive what B acts by.
@@ -480,19 +480,14 @@ func (w *walk) argument(m *method, a argument, kind string) {
 }
 
 // leaks finds A's texts in an answer, and its id where it says whose something is.
-func (w *walk) leaks(where string, s said, sent string) {
-	for _, mark := range []string{secretMark, baitMark} {
-		if strings.Contains(s.text+s.head, mark) && !strings.Contains(sent, mark) && w.b.OrgID != w.a.OrgID && !w.sentBefore(mark) {
-			w.say("%s: shows a text of A: %s %s", where, s.head, s.text)
-		}
+func (w *walk) leaks(where string, s said) {
+	if strings.Contains(s.text+s.head, secretMark) && w.b.OrgID != w.a.OrgID {
+		w.say("%s: shows a text of A: %s %s", where, s.head, s.text)
 	}
 	if regexp.MustCompile(fmt.Sprintf(`"org_id":\s*%d\b`, w.a.OrgID)).MatchString(s.text) {
 		w.say("%s: shows what is A's: %s", where, s.text)
 	}
 }
-
-// sentBefore: baits that B has written are B's own data from then on.
-func (w *walk) sentBefore(mark string) bool { return mark == baitMark }
 
 // cursor takes a cursor of A's to B.
 func (w *walk) cursor(m *method, a argument) {
@@ -510,7 +505,7 @@ func (w *walk) cursor(m *method, a argument) {
 	for way, call := range w.b.transports(m) {
 		s := call(m, a.set(w.base(m), candidate{*page.Next, "", "cursor"}))
 		w.calls++
-		w.leaks(m.name+"."+a.String()+" over "+way+" with a cursor of A", s, "")
+		w.leaks(m.name+"."+a.String()+" over "+way+" with a cursor of A", s)
 	}
 }
 
@@ -623,7 +618,7 @@ func (w *walk) attributes(m *method, a argument) {
 				w.spy.take()
 				said := call(m, r)
 				w.calls++
-				w.leaks(m.name+"."+a.String()+" over "+way, said, "")
+				w.leaks(m.name+"."+a.String()+" over "+way, said)
 				return shape(said, id), w.spy.take()
 			}
 			none, plan := ask(int64(987654321))
@@ -677,8 +672,8 @@ func TestMarks(t *testing.T) {
 			if !slices.Contains([]string{"text", "jsonb", "text[]"}, c.kind) || unmarked()[name] != "" || secretColumns()[name] != "" {
 				continue
 			}
-			n, err := query[int64](ctx, tx, fmt.Sprintf(`SELECT count(*) FROM %s WHERE org_id = $1 AND %s::text ~ '%s|%s'`,
-				tab.sql(), pgx.Identifier{c.name}.Sanitize(), secretMark, baitMark), w.a.OrgID)
+			n, err := query[int64](ctx, tx, fmt.Sprintf(`SELECT count(*) FROM %s WHERE org_id = $1 AND %s::text ~ '%s'`,
+				tab.sql(), pgx.Identifier{c.name}.Sanitize(), secretMark), w.a.OrgID)
 			require.NoError(t, err)
 			require.NotZero(t, n[0], "no text of A's in %s: plant one, or name it in unmarked, known_test.go", name)
 		}
