@@ -60,6 +60,12 @@ func TestIdempotencyKey(t *testing.T) {
 	require.Equal(t, 1, s.count("types"))
 	require.Equal(t, 1, s.count("workflow_definitions"))
 
+	// What a key is refused for is told as whole as without one.
+	unique := `{"name":"x","attributes":{"external_id":"e1"}}`
+	var first wireRecord
+	s.ok("POST", "/api/records/task", unique, &first)
+	require.Equal(t, fmt.Sprint(first.ID), s.keyed("POST", "/api/records/task", "taken", unique).problem(t).Metadata["id"])
+
 	// The secret that is shown once is given again, and the table does not have it.
 	key := s.keyed("POST", "/api/api-keys", "k8", `{"name":"ci","scopes":["records:read"]}`)
 	require.Equal(t, key.text, s.keyed("POST", "/api/api-keys", "k8", `{"name":"ci","scopes":["records:read"]}`).text)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/csv"
 	"encoding/hex"
@@ -24,6 +25,7 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/event"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
 func contextSchema(t *testing.T) *jsonschema.Schema {
@@ -257,6 +259,18 @@ func TestExportCutOff(t *testing.T) {
 		_, err = stream.Recv()
 	}
 	require.NotErrorIs(t, err, io.EOF)
+}
+
+// Who goes away right after the last byte has it all: the export's end is told.
+func TestExportGoneAtTheEnd(t *testing.T) {
+	s := start(t, nil)
+	s.fill(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	summary, err := s.g.records.Export(ctx, records.Call{OrgID: s.a.OrgID, ActorID: &s.a.UserID}, records.Query{Type: "task"}, "",
+		func([]byte) error { cancel(); return nil })
+	require.NoError(t, err)
+	require.EqualValues(t, 1, summary.Count)
 }
 
 func TestIfMatch(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 	exportChunk = 64 << 10
 	// MaxExportTime ends an export: it reads one snapshot, which Postgres must keep for so long.
 	MaxExportTime = 30 * time.Minute
-	failTimeout   = 5 * time.Second
+	endTimeout    = 5 * time.Second
 )
 
 // Exporter reads all records of a type and keeps the story of it.
@@ -74,9 +74,10 @@ func (s *Service) Export(ctx context.Context, call Call, q Query, format string,
 		}
 	}
 	summary := e.summary()
+	// The end is told also when the client, which has all it wants, is gone.
+	ctx, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancelEnd()
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
-		defer cancel()
 		extra, _ := json.Marshal(map[string]any{"format": e.format, "count": summary.Count}) // always encodes
 		_ = s.exporter.EndExport(ctx, call, q.Type, id, "export_failed", "failed", extra)    // the error is told in any case
 		return summary, err

@@ -93,7 +93,7 @@ func (s *Service) typed(ctx context.Context, orgID int64, typ string, making boo
 }
 
 // accept ends the check: it refuses faults, and references to what is not there. A reference that was stored
-// before is not looked at again.
+// before and that the request does not repeat is not looked at again.
 func (s *Service) accept(ctx context.Context, orgID int64, f *faults) error {
 	if f.err != nil || len(f.refs) == 0 {
 		return f.result()

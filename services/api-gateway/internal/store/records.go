@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -175,6 +176,9 @@ func (s *Store) taken(ctx context.Context, draft records.Record, cause error) er
 	if err := json.Unmarshal(draft.Attributes, &key); err != nil {
 		return exists
 	}
+	// Outside a unit, whose transaction has failed; not for long, as it may hold the connection that others wait for.
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, unitKey{}, nil), time.Second)
+	defer cancel()
 	var id int64
 	b := batch(draft.OrgID)
 	b.Queue(findExternal, draft.OrgID, draft.Type, key.ExternalID)
