@@ -20,6 +20,14 @@ func builtin() []Type {
 // Types gives the seventeen aggregate types that are built in. The slice is the caller's.
 func Types() []Type { return builtin() }
 
+// IsWord tells whether s has the form of a type's name or an action's: [a-z][a-z0-9_]*, at most 63 bytes.
+func IsWord(s string) bool {
+	if s == "" || len(s) > 63 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
 // IsType tells whether a type is built in.
 func IsType(t string) bool { return slices.Contains(builtin(), t) }
 

@@ -4,13 +4,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
@@ -40,8 +40,6 @@ func (f Filter) json() []byte {
 // maxRequestID is what an entry keeps of a request's id.
 const maxRequestID = 200
 
-var word = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
-
 func (f Filter) query() (Query, error) {
 	var bad *errs.Error
 	refuse := func(wrong bool, field, reason, allowed string) {
@@ -53,7 +51,7 @@ func (f Filter) query() (Query, error) {
 		}
 		bad = bad.WithField(field, reason, allowed)
 	}
-	isWord := func(s string) bool { return s == "" || word.MatchString(s) }
+	isWord := func(s string) bool { return s == "" || event.IsWord(s) }
 	refuse(!isWord(f.AggregateType), "aggregate_type", "INVALID_TYPE", "a type such as task: a-z, 0-9 and _, at most 63 characters")
 	refuse(f.AggregateID != nil && *f.AggregateID < 1, "aggregate_id", "OUT_OF_RANGE", "the id of an entity, from 1")
 	refuse(f.ActorID != nil && *f.ActorID < 1, "actor_id", "OUT_OF_RANGE", "the id of a user, from 1")

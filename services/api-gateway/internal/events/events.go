@@ -4,7 +4,6 @@ package events
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -116,7 +115,7 @@ func (s *Service) checkType(ctx context.Context, orgID int64, typ string) error 
 	if typ == "" || event.IsType(typ) {
 		return nil
 	}
-	if isWord(typ) {
+	if event.IsWord(typ) {
 		if there, err := s.store.HasType(ctx, orgID, typ); err != nil || there {
 			return err
 		}
@@ -140,9 +139,4 @@ func ParseTime(s string) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
-}
-
-func isWord(s string) bool {
-	ok, err := regexp.MatchString(`^[a-z][a-z0-9_]{0,62}$`, s)
-	return err == nil && ok
 }

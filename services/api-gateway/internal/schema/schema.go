@@ -124,7 +124,7 @@ func inspect(node any, path string, depth int) (faults []Fault) {
 				faults = append(faults, Fault{clip(at), "NOT_ALLOWED", "no $id: a type's schema has no address"})
 			}
 			if name == referenceKeyword {
-				if text, isText := value.(string); !isText || !IsTypeName(text) {
+				if text, isText := value.(string); !isText || !event.IsWord(text) {
 					faults = append(faults, Fault{clip(at), "INVALID_TYPE", "the name of a type"})
 				}
 			}
@@ -154,14 +154,6 @@ func marks(node any) (n int) {
 		}
 	}
 	return n
-}
-
-// IsTypeName tells whether a text has the form of a type's name.
-func IsTypeName(s string) bool {
-	if s == "" || len(s) > 63 || s[0] < 'a' || s[0] > 'z' {
-		return false
-	}
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
 }
 
 // nowhere loads nothing: a schema is whole in itself.

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/schema"
 )
 
 // cacheTTL is how long another replica's change of a type may go unseen here. A schema only ever takes more, so
-// an old one refuses for that long what is allowed now, and never takes what is not.
+// an old one refuses for that long what is allowed now, and never takes what is not. Of an archived type records are
+// still made for that long.
 const cacheTTL = 10 * time.Second
 
 // maxCached bounds the cache; when it is full it starts again empty.
@@ -61,7 +63,7 @@ func (r *Registry) Find(ctx context.Context, orgID int64, name string) (records.
 	if s, ok := r.builtin[name]; ok {
 		return records.Found{Schema: s}, nil
 	}
-	if !schema.IsTypeName(name) {
+	if !event.IsWord(name) {
 		return records.Found{}, nil
 	}
 	k := key{orgID, name}

@@ -82,7 +82,7 @@ func (s *Service) Get(ctx context.Context, orgID int64, name string) (Type, erro
 	if t, ok := s.registry.own(name); ok {
 		return t, nil
 	}
-	if !schema.IsTypeName(name) {
+	if !event.IsWord(name) {
 		return Type{}, ErrNotFound()
 	}
 	return s.store.FindType(ctx, orgID, name)
@@ -114,7 +114,7 @@ func (s *Service) List(ctx context.Context, orgID int64, archived bool) ([]Type,
 func (s *Service) Create(ctx context.Context, call records.Call, name, description string, text []byte) (Type, error) {
 	f := invalid{}
 	switch {
-	case !schema.IsTypeName(name):
+	case !event.IsWord(name):
 		f.add("name", "INVALID_NAME", "[a-z][a-z0-9_]*, at most 63 characters")
 	case event.IsType(name) || slices.Contains(reserved, name):
 		f.add("name", "RESERVED", "a name that is not built in: those are "+strings.Join(append(event.Types(), reserved...), ", "))
@@ -132,7 +132,7 @@ func (s *Service) Create(ctx context.Context, call records.Call, name, descripti
 		return Type{}, errs.New(errs.FailedPrecondition, "TOO_MANY_TYPES", fmt.Sprintf("an organisation has at most %d types of its own, archived ones included", MaxTypes))
 	}
 	t, err := s.store.CreateType(ctx, call, Type{OrgID: call.OrgID, Name: name, Description: description, Schema: compiled.Text(), Version: 1})
-	return s.done(t, err)
+	return s.done(call.OrgID, name, t, err)
 }
 
 // Update is a change that a caller asks for; nil leaves a field as it is.
@@ -206,15 +206,16 @@ func (s *Service) change(ctx context.Context, call records.Call, name string, de
 	if event.IsType(name) {
 		return Type{}, errs.New(errs.FailedPrecondition, "TYPE_BUILT_IN", "a built-in type stays as it is; register one of your own")
 	}
-	if !schema.IsTypeName(name) {
+	if !event.IsWord(name) {
 		return Type{}, ErrNotFound()
 	}
 	t, err := s.store.ChangeType(ctx, call, name, decide)
-	return s.done(t, err)
+	return s.done(call.OrgID, name, t, err)
 }
 
-func (s *Service) done(t Type, err error) (Type, error) {
-	s.registry.Forget(t.OrgID, t.Name)
+// done is also for an error, after which the type may be another: its outcome may be unknown.
+func (s *Service) done(orgID int64, name string, t Type, err error) (Type, error) {
+	s.registry.Forget(orgID, name)
 	if err == nil {
 		s.changed()
 	}

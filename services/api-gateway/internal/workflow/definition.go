@@ -2,13 +2,13 @@ package workflow
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/event"
 )
 
 // Limits of a definition.
@@ -31,8 +31,6 @@ type Definition struct {
 	ArchivedAt           *time.Time
 }
 
-var keyPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
-
 // checkDefinition gives the faults of a definition: names, keys, needs that are none, and rings.
 func checkDefinition(name string, steps []Spec) error {
 	f := faults{}
@@ -45,7 +43,7 @@ func checkDefinition(name string, steps []Spec) error {
 	for i, s := range steps {
 		at := fmt.Sprintf("steps[%d].", i)
 		f.name(at+"name", s.Name)
-		if !keyPattern.MatchString(s.Key) {
+		if !event.IsWord(s.Key) {
 			f.add(at+"key", "INVALID_KEY", "[a-z][a-z0-9_]*, at most 63 characters")
 		} else if first, twice := place[s.Key]; twice {
 			f.add(at+"key", "DUPLICATE", fmt.Sprintf("a key that steps[%d] does not have", first))
