@@ -151,7 +151,7 @@ func (h *headRow) cursor() tlog.Hash {
 	if h.paging != nil {
 		paging = h.paging.String()
 	}
-	return auditlog.Cursor(h.snapshot.String(), paging, h.pageAfter, h.maxID, h.claimXid, h.system)
+	return auditlog.Cursor(h.seal, h.snapshot.String(), paging, h.pageAfter, h.maxID, h.claimXid, h.system)
 }
 
 // round seals once.
@@ -181,6 +181,7 @@ func (s *Sealer) round(ctx context.Context, tx pgx.Tx) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
+	// Not drawn from a sequence, which leaves a gap when this rolls back: a gap tells that heads were removed.
 	next.seal, next.size = last.seal+1, tree.Size()
 	return result{next.size, true, more}, s.write(ctx, tx, tree, &next, leaves)
 }

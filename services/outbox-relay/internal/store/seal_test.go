@@ -238,10 +238,10 @@ func TestXidsThatBeganAnew(t *testing.T) {
 	signer, err := auditlog.ParseSigner(s.private)
 	require.NoError(t, err)
 	note, err := signer.Sign(auditlog.Head{Size: 25, Root: r.Head.Root, SealedAt: time.Now(),
-		Cursor: auditlog.Cursor("1000000000:1000000000:", "", 0, 25, "1000000001", 77)})
+		Cursor: auditlog.Cursor(4, "1000000000:1000000000:", "", 0, 25, "1000000001", 77)})
 	require.NoError(t, err)
 	s.exec(`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
-		VALUES (100, 25, '1000000000:1000000000:', 0, 25, '1000000001', 77, $1)`, note)
+		VALUES (4, 25, '1000000000:1000000000:', 0, 25, '1000000001', 77, $1)`, note)
 	s.seal()
 	s.write(4)
 	s.seal()

@@ -32,6 +32,7 @@ type audited struct {
 	url             string
 	pool            *pgxpool.Pool
 	private, public string
+	seals           int64
 	entries         []auditlog.Entry
 	hashes          []tlog.Hash // stored, by tlog's index
 }
@@ -88,10 +89,11 @@ func (a *audited) seal(n int) (signed string) {
 	require.NoError(a.t, err)
 	var snapshot, claim string
 	require.NoError(a.t, a.pool.QueryRow(a.t.Context(), "SELECT pg_current_snapshot()::text, (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1)::text").Scan(&snapshot, &claim))
-	signed, err = signer.Sign(auditlog.Head{Size: size, Root: root, SealedAt: time.Now(), Cursor: auditlog.Cursor(snapshot, "", 0, size, claim, 1)})
+	a.seals++
+	signed, err = signer.Sign(auditlog.Head{Size: size, Root: root, SealedAt: time.Now(), Cursor: auditlog.Cursor(a.seals, snapshot, "", 0, size, claim, 1)})
 	require.NoError(a.t, err)
 	a.exec(`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
-		VALUES ($1, $1, $2::text::pg_snapshot, 0, $1, $3::text::xid8, 1, $4)`, size, snapshot, claim, signed)
+		VALUES ($5, $1, $2::text::pg_snapshot, 0, $1, $3::text::xid8, 1, $4)`, size, snapshot, claim, signed, a.seals)
 	return signed
 }
 
