@@ -36,7 +36,7 @@ type SealStats struct {
 // Sealer seals audit entries into the Merkle log (pkg/auditlog). Its cursor is the snapshot of the newest head:
 // what internal/sequence says of events holds here too, and late commits are found by their transaction. It
 // keeps nothing in memory: each round is one transaction of one snapshot that reads the newest head,
-// takes what is new and writes leaves and head. Their keys let only one of several relays win.
+// takes what is new and writes head and leaves. The head's key lets only one of several relays win.
 type Sealer struct {
 	Pool   *pgxpool.Pool
 	Signer *auditlog.Signer
@@ -59,7 +59,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 			r, err = s.round(ctx, tx)
 			return err
 		})
-		if pg.IsUnique(err, "") || pg.Retryable(err) {
+		if pg.IsUnique(err, headKey) || pg.Retryable(err) {
 			s.Stats.Lost.Add(1) // another relay is at it; next time
 			return nil
 		}
@@ -129,6 +129,9 @@ SELECT id FROM sametick.audit_entries e
 	sealEntriesSQL = `SELECT ` + auditdb.Columns + ` FROM sametick.audit_entries e WHERE id = ANY($1) ORDER BY id`
 
 	claimXidSQL = `SELECT pg_current_xact_id()::text`
+
+	// headKey is the constraint that who loses a race violates.
+	headKey = "audit_heads_pkey"
 
 	insertHeadSQL = `
 INSERT INTO sametick.audit_heads (seal, size, snapshot, paging, page_after, max_id, claim_xid, system_identifier, note)
@@ -332,7 +335,9 @@ func (s *Sealer) write(ctx context.Context, tx pgx.Tx, tree *auditlog.Tree, next
 		return err
 	}
 	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"sametick", "audit_leaves"}, []string{"leaf", "entry_id", "salt", "hashes"},
-		pgx.CopyFromRows(leaves)); err != nil {
+		pgx.CopyFromRows(leaves)); pg.IsUnique(err, "") {
+		return tampered("the stored audit log has leaves that its newest head does not cover", err)
+	} else if err != nil {
 		return err
 	}
 	return nil
