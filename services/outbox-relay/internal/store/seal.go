@@ -98,13 +98,17 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 SELECT seal, size, snapshot::text, paging::text, page_after, max_id, claim_xid::text, system_identifier, note
   FROM sametick.audit_heads ORDER BY seal DESC LIMIT 1`
 
-	// What is visible now and was not in the head's snapshot, one more than wanted.
+	// What is visible now and was not in the head's snapshot, one more than wanted. The limits come after the leaves: what
+	// was written while sealAbsentSQL was paging has some, and would take the place of what has none. A scalar, which the
+	// planner makes no join of: it is looked up for each, whatever statistics say.
 	sealDifferenceSQL = `
 SELECT d.id FROM (
-  (SELECT id FROM sametick.audit_entries WHERE txid >= $1::text::xid8 AND txid < pg_snapshot_xmax(pg_current_snapshot()) LIMIT $3)
+  (SELECT id FROM sametick.audit_entries WHERE txid >= $1::text::xid8 AND txid < pg_snapshot_xmax(pg_current_snapshot())
+      AND (SELECT l.leaf FROM sametick.audit_leaves l WHERE l.entry_id = audit_entries.id) IS NULL LIMIT $3)
   UNION ALL
-  (SELECT e.id FROM unnest($2::text[]::xid8[]) x CROSS JOIN LATERAL (SELECT id FROM sametick.audit_entries WHERE txid BETWEEN x AND x LIMIT $3) e LIMIT $3)
-) d WHERE NOT EXISTS (SELECT FROM sametick.audit_leaves l WHERE l.entry_id = d.id) LIMIT $3`
+  (SELECT e.id FROM unnest($2::text[]::xid8[]) x CROSS JOIN LATERAL (SELECT id FROM sametick.audit_entries WHERE txid BETWEEN x AND x
+      AND (SELECT l.leaf FROM sametick.audit_leaves l WHERE l.entry_id = audit_entries.id) IS NULL LIMIT $3) e LIMIT $3)
+) d LIMIT $3`
 
 	// Where a difference too large for one head begins. The sum keeps the planner from walking the primary key.
 	sealBeginSQL = `

@@ -141,6 +141,23 @@ func TestBacklogInPages(t *testing.T) {
 	s.whole(90)
 }
 
+// What is written while a first backlog is paged has leaves before the cursor has passed it, and hides nothing that comes
+// after it. Each trigger writes between two rounds.
+func TestWrittenWhileTheFirstBacklogIsPaged(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t, 3)
+	s.write(4)
+	s.exec(`CREATE FUNCTION public.writes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+		BEGIN
+		  PERFORM sametick.record_event(1, 'task', i, 'post_update') FROM generate_series(1, TG_ARGV[0]::int) i;
+		  RETURN NULL;
+		END $$`)
+	s.exec("CREATE TRIGGER first AFTER INSERT ON sametick.audit_heads FOR EACH ROW WHEN (NEW.seal = 1) EXECUTE FUNCTION public.writes('3')")
+	s.exec("CREATE TRIGGER last AFTER INSERT ON sametick.audit_heads FOR EACH ROW WHEN (NEW.seal = 3) EXECUTE FUNCTION public.writes('5')")
+	s.seal()
+	s.whole(12)
+}
+
 // A relay that is killed, or fails, at each of a seal's writes leaves nothing of it.
 func TestKilledInMidSeal(t *testing.T) {
 	t.Parallel()
