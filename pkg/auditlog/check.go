@@ -102,12 +102,13 @@ func (c *Checker) Leaf(row LeafRow) error {
 		return nil
 	}
 	stored := tlog.Hash(row.Hashes[:tlog.HashSize])
+	differs := row.Entry != nil && LeafHash(row.Salt, *row.Entry) != stored
 	switch {
 	case row.Entry == nil:
 		c.report(Removed, row.EntryID, row.Leaf, "entry %d (leaf %d) has been removed", row.EntryID, row.Leaf)
-	case LeafHash(row.Salt, *row.Entry) != stored && len(c.odd) < maxFindings:
+	case differs && len(c.odd) < maxFindings:
 		c.odd = append(c.odd, row)
-	case LeafHash(row.Salt, *row.Entry) != stored:
+	case differs:
 		c.more++
 	case row.Forged:
 		c.report(ForgedID, row.EntryID, row.Leaf, "entry %d (leaf %d) was written by a transaction that began after later ids had been sealed: its id is forged",
