@@ -121,22 +121,13 @@ func (c *Checker) Leaf(row LeafRow) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(row.Hashes, join(hashes)) {
+	if !bytes.Equal(row.Hashes, JoinHashes(hashes)) {
 		c.report(StoredHash, row.EntryID, row.Leaf, "the stored hashes of leaf %d are not those of the leaves below them", row.Leaf)
 	}
 	if c.saved != nil && c.saved.Size == c.next {
 		return c.compareSaved()
 	}
 	return nil
-}
-
-// join puts hashes together as they are stored.
-func join(hashes []tlog.Hash) []byte {
-	b := make([]byte, 0, len(hashes)*tlog.HashSize)
-	for _, h := range hashes {
-		b = append(b, h[:]...)
-	}
-	return b
 }
 
 func (c *Checker) compareSaved() error {

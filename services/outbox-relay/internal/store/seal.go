@@ -304,7 +304,7 @@ func grow(ctx context.Context, tx pgx.Tx, tree *auditlog.Tree, ids []int64) (lea
 		if err != nil {
 			return nil, err
 		}
-		leaves = append(leaves, []any{tree.Size() - 1, e.ID, salt, joinHashes(hashes)})
+		leaves = append(leaves, []any{tree.Size() - 1, e.ID, salt, auditlog.JoinHashes(hashes)})
 	}
 	if rows.Err() == nil && len(leaves) != len(ids) {
 		return nil, fmt.Errorf("store: of %d entries to seal %d were found", len(ids), len(leaves))

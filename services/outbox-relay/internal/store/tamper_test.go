@@ -56,11 +56,7 @@ func (s *sealed) rehash() []tlog.Hash {
 		require.NoError(s.t, s.admin.QueryRow(s.t.Context(), "SELECT salt FROM sametick.audit_leaves WHERE entry_id = $1", e.ID).Scan(&salt))
 		hashes, err := tree.Add(auditlog.LeafHash(salt, e))
 		require.NoError(s.t, err)
-		var joined []byte
-		for _, h := range hashes {
-			joined = append(joined, h[:]...)
-		}
-		s.exec("UPDATE sametick.audit_leaves SET leaf = -$1::bigint - 1, hashes = $2 WHERE entry_id = $3", i, joined, e.ID)
+		s.exec("UPDATE sametick.audit_leaves SET leaf = -$1::bigint - 1, hashes = $2 WHERE entry_id = $3", i, auditlog.JoinHashes(hashes), e.ID)
 		root, err := tree.Root()
 		require.NoError(s.t, err)
 		roots = append(roots, root)

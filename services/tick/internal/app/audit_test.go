@@ -75,11 +75,7 @@ func (a *audited) seal(n int) (signed string) {
 	for _, e := range fresh {
 		stored, err := tlog.StoredHashesForRecordHash(int64(len(a.entries)), auditlog.LeafHash(salt(e.ID), e), a)
 		require.NoError(a.t, err)
-		var joined []byte
-		for _, h := range stored {
-			joined = append(joined, h[:]...)
-		}
-		a.exec("INSERT INTO sametick.audit_leaves VALUES ($1, $2, $3, $4)", len(a.entries), e.ID, salt(e.ID), joined)
+		a.exec("INSERT INTO sametick.audit_leaves VALUES ($1, $2, $3, $4)", len(a.entries), e.ID, salt(e.ID), auditlog.JoinHashes(stored))
 		a.entries, a.hashes = append(a.entries, e), append(a.hashes, stored...)
 	}
 	size := int64(len(a.entries))
