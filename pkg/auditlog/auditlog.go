@@ -21,6 +21,21 @@
 // The salt is the entry's alone and given with its proof: a proof also shows hashes of other organisations'
 // entries, which nobody can then guess the content of.
 //
+// # A head
+//
+// What is signed of a head is five lines, each ended by "\n":
+//
+//	<origin: the key's name>
+//	<the number of leaves>
+//	<the root, in base64>
+//	time <the sealer's clock: RFC 3339 in UTC, whole seconds>
+//	cursor <SHA-256 of the cursor, in base64>
+//
+// The cursor is seven lines, each ended by "\n": the columns seal, snapshot, paging (an empty line for NULL), page_after,
+// max_id, claim_xid and system_identifier of sametick.audit_heads, as Postgres writes them. The seals are 1, 2, 3 and
+// so on, without a gap: what the heads tell together, which is the newest and which came before what, stands on
+// all of them.
+//
 // # What is proven
 //
 // A head signs how many leaves there are and the root over all of them. Who can write everything in the database,

@@ -1,6 +1,8 @@
 package auditlog_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -144,6 +146,17 @@ func keys(t testing.TB, name string) (*auditlog.Signer, *auditlog.Verifier, stri
 	v, err := auditlog.NewVerifier(public)
 	require.NoError(t, err)
 	return s, v, private
+}
+
+// TestHeadIsAsDocumented: the bytes that are signed, and those of the cursor that they bind.
+func TestHeadIsAsDocumented(t *testing.T) {
+	s, _, _ := keys(t, "audit.test")
+	cursor := sha256.Sum256([]byte("4\n10:12:10\n\n0\n30\n13\n77\n"))
+	require.Equal(t, tlog.Hash(cursor), auditlog.Cursor(4, "10:12:10", "", 0, 30, "13", 77))
+	signed, err := s.Sign(auditlog.Head{Size: 30, Root: tlog.RecordHash(nil), SealedAt: time.Date(2026, 4, 12, 16, 30, 0, 5, time.FixedZone("", 7200)), Cursor: cursor})
+	require.NoError(t, err)
+	text, _, _ := strings.Cut(signed, "\n\n")
+	require.Equal(t, "audit.test\n30\nbjQLnP+zepicpUTmu3gKLHiQHT+zNzh2hRGjBhevoB0=\ntime 2026-04-12T14:30:00Z\ncursor "+base64.StdEncoding.EncodeToString(cursor[:]), text)
 }
 
 // TestHeads: what is signed comes back, no changed byte does, and a log's head is none of another log.

@@ -21,7 +21,7 @@ const (
 	LeafGone   Kind = "LEAF_GONE"   // the log itself lacks a leaf
 	StoredHash Kind = "STORED_HASH" // a stored hash is not that of the leaves below it
 	HeadForged Kind = "HEAD_FORGED" // a head that no known key has signed, or whose row says something else
-	HeadGone   Kind = "HEAD_GONE"   // leaves that no head covers
+	HeadGone   Kind = "HEAD_GONE"   // leaves that no head covers, or a head that is not the next
 	Rewritten  Kind = "REWRITTEN"   // leaves and stored hashes agree, but not with what was signed
 	RolledBack Kind = "ROLLED_BACK" // the saved head is of a longer log than this
 	OtherLog   Kind = "OTHER_LOG"   // the saved head is of another history
@@ -57,14 +57,15 @@ type HeadRow struct {
 const maxFindings, maxPairs = 1000, 200
 
 // Checker checks a whole log from its first leaf on, in memory that does not grow with it. Feed it each leaf in the
-// order of their numbers, each head when Size is the head's, then all entries without a leaf that
-// ought to have one, then call Finish.
+// order of their numbers, each head, from the first, after the last leaf that it covers, then all entries without a leaf
+// that ought to have one, then call Finish.
 type Checker struct {
 	verifier *Verifier
 	saved    *Head
 	tree     *Tree
 	next     int64
 	covered  int64
+	seal     int64 // of the last head
 	newest   *Head
 	signed   string
 	odd      []LeafRow // leaves whose entry is not what was sealed
@@ -79,9 +80,6 @@ func NewChecker(v *Verifier, saved *Head) *Checker {
 	tree, _ := NewTree(0, tlog.HashReaderFunc(nil)) // of no leaves: nothing is read
 	return &Checker{verifier: v, saved: saved, tree: tree}
 }
-
-// Size is the number of leaves so far.
-func (c *Checker) Size() int64 { return c.next }
 
 func (c *Checker) report(k Kind, entry, leaf int64, format string, args ...any) {
 	if len(c.found) >= maxFindings {
@@ -104,12 +102,13 @@ func (c *Checker) Leaf(row LeafRow) error {
 		return nil
 	}
 	stored := tlog.Hash(row.Hashes[:tlog.HashSize])
+	differs := row.Entry != nil && LeafHash(row.Salt, *row.Entry) != stored
 	switch {
 	case row.Entry == nil:
 		c.report(Removed, row.EntryID, row.Leaf, "entry %d (leaf %d) has been removed", row.EntryID, row.Leaf)
-	case LeafHash(row.Salt, *row.Entry) != stored && len(c.odd) < maxFindings:
+	case differs && len(c.odd) < maxFindings:
 		c.odd = append(c.odd, row)
-	case LeafHash(row.Salt, *row.Entry) != stored:
+	case differs:
 		c.more++
 	case row.Forged:
 		c.report(ForgedID, row.EntryID, row.Leaf, "entry %d (leaf %d) was written by a transaction that began after later ids had been sealed: its id is forged",
@@ -122,7 +121,7 @@ func (c *Checker) Leaf(row LeafRow) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(row.Hashes, join(hashes)) {
+	if !bytes.Equal(row.Hashes, JoinHashes(hashes)) {
 		c.report(StoredHash, row.EntryID, row.Leaf, "the stored hashes of leaf %d are not those of the leaves below them", row.Leaf)
 	}
 	if c.saved != nil && c.saved.Size == c.next {
@@ -131,23 +130,18 @@ func (c *Checker) Leaf(row LeafRow) error {
 	return nil
 }
 
-// join puts hashes together as they are stored.
-func join(hashes []tlog.Hash) []byte {
-	b := make([]byte, 0, len(hashes)*tlog.HashSize)
-	for _, h := range hashes {
-		b = append(b, h[:]...)
-	}
-	return b
-}
-
 func (c *Checker) compareSaved() error {
 	root, err := c.tree.Root()
 	c.savedOK = root == c.saved.Root
 	return err
 }
 
-// Head takes a head whose size is Size.
+// Head takes the next head.
 func (c *Checker) Head(row HeadRow) error {
+	if row.Seal != c.seal+1 {
+		c.report(HeadGone, 0, -1, "head %d stands where head %d belongs: heads were removed or renumbered", row.Seal, c.seal+1)
+	}
+	c.seal = row.Seal
 	h, err := c.verifier.Open(row.Note)
 	switch {
 	case err != nil:

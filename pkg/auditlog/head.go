@@ -61,10 +61,10 @@ func parseHead(text string) (h Head, err error) {
 	return h, nil
 }
 
-// Cursor hashes where the sealer stood: the columns of sametick.audit_heads in their text form, of which
-// an attacker would otherwise make what he inserted look newer than the head.
-func Cursor(snapshot, paging string, pageAfter, maxID int64, claimXid string, systemIdentifier int64) tlog.Hash {
-	return sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%d\n%s\n%d\n", snapshot, paging, pageAfter, maxID, claimXid, systemIdentifier))
+// Cursor hashes where the sealer stood, see the package comment: an attacker would otherwise make what he inserted look
+// newer than the head, or an older head look like the newest.
+func Cursor(seal int64, snapshot, paging string, pageAfter, maxID int64, claimXid string, systemIdentifier int64) tlog.Hash {
+	return sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%d\n%d\n%s\n%d\n", seal, snapshot, paging, pageAfter, maxID, claimXid, systemIdentifier))
 }
 
 // Signer signs heads. Safe for concurrent use.

@@ -50,7 +50,7 @@ func (b Bundle) Verify(v *Verifier) (Head, error) {
 	if err != nil || len(salt) != SaltSize {
 		return head, errors.New("the proof has no salt of 16 bytes")
 	}
-	path, err := ParseHashes(b.Proof.Hashes)
+	path, err := parseHashes(b.Proof.Hashes)
 	if err != nil {
 		return head, err
 	}
@@ -64,8 +64,9 @@ func (b Bundle) Verify(v *Verifier) (Head, error) {
 }
 
 // CheckConsistency checks that the log of head newer begins with that of head older: nothing was rewritten between.
+// It is for verifiers outside, who have two heads and a proof of GET /api/audit/proofs/consistency, and not the database.
 func CheckConsistency(older, newer Head, hashes []string) error {
-	path, err := ParseHashes(hashes)
+	path, err := parseHashes(hashes)
 	if err != nil {
 		return err
 	}
@@ -78,8 +79,8 @@ func CheckConsistency(older, newer Head, hashes []string) error {
 	return nil
 }
 
-// ParseHashes reads hashes in base64.
-func ParseHashes(list []string) ([]tlog.Hash, error) {
+// parseHashes reads hashes in base64.
+func parseHashes(list []string) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(list))
 	for i, s := range list {
 		h, err := tlog.ParseHash(s)

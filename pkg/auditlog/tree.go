@@ -14,8 +14,8 @@ type Tree struct {
 	edge map[int64]tlog.Hash // by tlog's index of stored hashes
 }
 
-// Edge gives the stored hashes (tlog's indexes) that a tree of this size goes on from.
-func Edge(size int64) []int64 {
+// edgeOf gives the stored hashes (tlog's indexes) that a tree of this size goes on from.
+func edgeOf(size int64) []int64 {
 	var indexes []int64
 	for rest := uint64(size); rest != 0; rest &= rest - 1 { // one whole subtree for each bit
 		level := bits.TrailingZeros64(rest)
@@ -24,10 +24,10 @@ func Edge(size int64) []int64 {
 	return indexes
 }
 
-// NewTree goes on from a tree of this size; read is asked for its Edge.
+// NewTree goes on from a tree of this size; read is asked for the hashes of its right edge.
 func NewTree(size int64, read tlog.HashReader) (*Tree, error) {
 	t := &Tree{size: size, edge: map[int64]tlog.Hash{}}
-	indexes := Edge(size)
+	indexes := edgeOf(size)
 	if len(indexes) == 0 {
 		return t, nil
 	}
@@ -71,6 +71,16 @@ func (t *Tree) Add(leaf tlog.Hash) ([]tlog.Hash, error) {
 	}
 	t.edge[tlog.StoredHashIndex(top, t.size>>top-1)] = hashes[top]
 	return hashes, nil
+}
+
+// JoinHashes puts what Add gives in the form that it is stored in, the column hashes of sametick.audit_leaves: 32 bytes
+// each, one after the other.
+func JoinHashes(hashes []tlog.Hash) []byte {
+	b := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for _, h := range hashes {
+		b = append(b, h[:]...)
+	}
+	return b
 }
 
 // Root is the hash over all leaves; of none, SHA-256 of nothing (RFC 6962, 2.1).

@@ -221,6 +221,6 @@ func scanHead(row pgx.CollectableRow) (h auditlog.HeadRow, err error) {
 		pageAfter, maxID, system int64
 	)
 	err = row.Scan(&h.Seal, &h.Size, &snapshot, &paging, &pageAfter, &maxID, &claim, &system, &h.Note)
-	h.Cursor = auditlog.Cursor(snapshot, paging, pageAfter, maxID, claim, system)
+	h.Cursor = auditlog.Cursor(h.Seal, snapshot, paging, pageAfter, maxID, claim, system)
 	return h, err
 }

@@ -75,7 +75,7 @@ type Prover interface {
 
 // Service answers questions about the audit log. Safe for concurrent use.
 type Service struct {
-	Prover
+	prover  Prover // not embedded: its Inclusion asks for no organisation
 	store   Store
 	changed func()
 }
@@ -108,8 +108,9 @@ func (s *Service) List(ctx context.Context, orgID int64, f Filter) (Page, string
 // exportPage is how many entries an export has in memory.
 const exportPage = 100
 
-// Export gives each entry that matches and was there when it began, oldest first. Who exported what is
-// recorded before the first is given, so that an export that is broken off is known too.
+// Export gives each entry that matches, up to the newest id when it began, oldest first; one that commits meanwhile with a
+// smaller id may be in it or not. Who exported what is recorded before the first is given, so that an export that
+// is broken off is known too.
 func (s *Service) Export(ctx context.Context, call records.Call, f Filter, each func(*Entry) error) error {
 	q, err := f.query()
 	if err != nil {
@@ -145,5 +146,15 @@ func (s *Service) Proof(ctx context.Context, orgID, id int64) (Inclusion, error)
 	if _, err := s.store.GetEntry(ctx, orgID, id); err != nil {
 		return Inclusion{}, err
 	}
-	return s.Inclusion(ctx, id)
+	return s.prover.Inclusion(ctx, id)
+}
+
+// Head gives the newest signed head and its size.
+func (s *Service) Head(ctx context.Context) (signed string, size int64, err error) {
+	return s.prover.Head(ctx)
+}
+
+// Consistency proves that the log of size to begins with that of size from.
+func (s *Service) Consistency(ctx context.Context, from, to int64) ([]string, error) {
+	return s.prover.Consistency(ctx, from, to)
 }

@@ -120,11 +120,3 @@ func storedHashes(ctx context.Context, db querier) tlog.HashReader {
 		return out, nil
 	})
 }
-
-func joinHashes(hashes []tlog.Hash) []byte {
-	b := make([]byte, 0, len(hashes)*tlog.HashSize)
-	for _, h := range hashes {
-		b = append(b, h[:]...)
-	}
-	return b
-}

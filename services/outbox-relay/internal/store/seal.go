@@ -36,7 +36,7 @@ type SealStats struct {
 // Sealer seals audit entries into the Merkle log (pkg/auditlog). Its cursor is the snapshot of the newest head:
 // what internal/sequence says of events holds here too, and late commits are found by their transaction. It
 // keeps nothing in memory: each round is one transaction of one snapshot that reads the newest head,
-// takes what is new and writes leaves and head. Their keys let only one of several relays win.
+// takes what is new and writes head and leaves. The head's key lets only one of several relays win.
 type Sealer struct {
 	Pool   *pgxpool.Pool
 	Signer *auditlog.Signer
@@ -59,7 +59,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 			r, err = s.round(ctx, tx)
 			return err
 		})
-		if pg.IsUnique(err, "") || pg.Retryable(err) {
+		if pg.IsUnique(err, headKey) || pg.Retryable(err) {
 			s.Stats.Lost.Add(1) // another relay is at it; next time
 			return nil
 		}
@@ -98,13 +98,17 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 SELECT seal, size, snapshot::text, paging::text, page_after, max_id, claim_xid::text, system_identifier, note
   FROM sametick.audit_heads ORDER BY seal DESC LIMIT 1`
 
-	// What is visible now and was not in the head's snapshot, one more than wanted.
+	// What is visible now and was not in the head's snapshot, one more than wanted. The limits come after the leaves: what
+	// was written while sealAbsentSQL was paging has some, and would take the place of what has none. A scalar, which the
+	// planner makes no join of: it is looked up for each, whatever statistics say.
 	sealDifferenceSQL = `
 SELECT d.id FROM (
-  (SELECT id FROM sametick.audit_entries WHERE txid >= $1::text::xid8 AND txid < pg_snapshot_xmax(pg_current_snapshot()) LIMIT $3)
+  (SELECT id FROM sametick.audit_entries WHERE txid >= $1::text::xid8 AND txid < pg_snapshot_xmax(pg_current_snapshot())
+      AND (SELECT l.leaf FROM sametick.audit_leaves l WHERE l.entry_id = audit_entries.id) IS NULL LIMIT $3)
   UNION ALL
-  (SELECT e.id FROM unnest($2::text[]::xid8[]) x CROSS JOIN LATERAL (SELECT id FROM sametick.audit_entries WHERE txid BETWEEN x AND x LIMIT $3) e LIMIT $3)
-) d WHERE NOT EXISTS (SELECT FROM sametick.audit_leaves l WHERE l.entry_id = d.id) LIMIT $3`
+  (SELECT e.id FROM unnest($2::text[]::xid8[]) x CROSS JOIN LATERAL (SELECT id FROM sametick.audit_entries WHERE txid BETWEEN x AND x
+      AND (SELECT l.leaf FROM sametick.audit_leaves l WHERE l.entry_id = audit_entries.id) IS NULL LIMIT $3) e LIMIT $3)
+) d LIMIT $3`
 
 	// Where a difference too large for one head begins. The sum keeps the planner from walking the primary key.
 	sealBeginSQL = `
@@ -130,6 +134,9 @@ SELECT id FROM sametick.audit_entries e
 
 	claimXidSQL = `SELECT pg_current_xact_id()::text`
 
+	// headKey is the constraint that who loses a race violates.
+	headKey = "audit_heads_pkey"
+
 	insertHeadSQL = `
 INSERT INTO sametick.audit_heads (seal, size, snapshot, paging, page_after, max_id, claim_xid, system_identifier, note)
 VALUES ($1, $2, $3::text::pg_snapshot, $4::text::pg_snapshot, $5, $6, $7::text::xid8, $8, $9)`
@@ -151,7 +158,7 @@ func (h *headRow) cursor() tlog.Hash {
 	if h.paging != nil {
 		paging = h.paging.String()
 	}
-	return auditlog.Cursor(h.snapshot.String(), paging, h.pageAfter, h.maxID, h.claimXid, h.system)
+	return auditlog.Cursor(h.seal, h.snapshot.String(), paging, h.pageAfter, h.maxID, h.claimXid, h.system)
 }
 
 // round seals once.
@@ -181,6 +188,7 @@ func (s *Sealer) round(ctx context.Context, tx pgx.Tx) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
+	// Not drawn from a sequence, which leaves a gap when this rolls back: a gap tells that heads were removed.
 	next.seal, next.size = last.seal+1, tree.Size()
 	return result{next.size, true, more}, s.write(ctx, tx, tree, &next, leaves)
 }
@@ -296,7 +304,7 @@ func grow(ctx context.Context, tx pgx.Tx, tree *auditlog.Tree, ids []int64) (lea
 		if err != nil {
 			return nil, err
 		}
-		leaves = append(leaves, []any{tree.Size() - 1, e.ID, salt, joinHashes(hashes)})
+		leaves = append(leaves, []any{tree.Size() - 1, e.ID, salt, auditlog.JoinHashes(hashes)})
 	}
 	if rows.Err() == nil && len(leaves) != len(ids) {
 		return nil, fmt.Errorf("store: of %d entries to seal %d were found", len(ids), len(leaves))
@@ -331,7 +339,9 @@ func (s *Sealer) write(ctx context.Context, tx pgx.Tx, tree *auditlog.Tree, next
 		return err
 	}
 	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"sametick", "audit_leaves"}, []string{"leaf", "entry_id", "salt", "hashes"},
-		pgx.CopyFromRows(leaves)); err != nil {
+		pgx.CopyFromRows(leaves)); pg.IsUnique(err, "") {
+		return tampered("the stored audit log has leaves that its newest head does not cover", err)
+	} else if err != nil {
 		return err
 	}
 	return nil

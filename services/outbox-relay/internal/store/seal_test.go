@@ -141,6 +141,23 @@ func TestBacklogInPages(t *testing.T) {
 	s.whole(90)
 }
 
+// What is written while a first backlog is paged has leaves before the cursor has passed it, and hides nothing that comes
+// after it. Each trigger writes between two rounds.
+func TestWrittenWhileTheFirstBacklogIsPaged(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t, 3)
+	s.write(4)
+	s.exec(`CREATE FUNCTION public.writes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+		BEGIN
+		  PERFORM sametick.record_event(1, 'task', i, 'post_update') FROM generate_series(1, TG_ARGV[0]::int) i;
+		  RETURN NULL;
+		END $$`)
+	s.exec("CREATE TRIGGER first AFTER INSERT ON sametick.audit_heads FOR EACH ROW WHEN (NEW.seal = 1) EXECUTE FUNCTION public.writes('3')")
+	s.exec("CREATE TRIGGER last AFTER INSERT ON sametick.audit_heads FOR EACH ROW WHEN (NEW.seal = 3) EXECUTE FUNCTION public.writes('5')")
+	s.seal()
+	s.whole(12)
+}
+
 // A relay that is killed, or fails, at each of a seal's writes leaves nothing of it.
 func TestKilledInMidSeal(t *testing.T) {
 	t.Parallel()
@@ -178,7 +195,10 @@ func TestAnyHistoryIsSealedOnce(t *testing.T) {
 	for _, sealer := range sealers {
 		relays.Go(func() {
 			for ctx.Err() == nil {
-				_ = sealer.Run(ctx) // cut sessions fail; the next run goes on
+				err := sealer.Run(ctx) // cut sessions fail; the next run goes on
+				if errs.HasReason(err, store.ReasonLogTampered) {
+					t.Errorf("a lost race is no tampering: %v", err)
+				}
 			}
 		})
 	}
@@ -238,10 +258,10 @@ func TestXidsThatBeganAnew(t *testing.T) {
 	signer, err := auditlog.ParseSigner(s.private)
 	require.NoError(t, err)
 	note, err := signer.Sign(auditlog.Head{Size: 25, Root: r.Head.Root, SealedAt: time.Now(),
-		Cursor: auditlog.Cursor("1000000000:1000000000:", "", 0, 25, "1000000001", 77)})
+		Cursor: auditlog.Cursor(4, "1000000000:1000000000:", "", 0, 25, "1000000001", 77)})
 	require.NoError(t, err)
 	s.exec(`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
-		VALUES (100, 25, '1000000000:1000000000:', 0, 25, '1000000001', 77, $1)`, note)
+		VALUES (4, 25, '1000000000:1000000000:', 0, 25, '1000000001', 77, $1)`, note)
 	s.seal()
 	s.write(4)
 	s.seal()
@@ -275,6 +295,56 @@ func TestNothingIsSignedOverARewrittenLog(t *testing.T) {
 			require.NotZero(t, s.verify(nil).Unsealed)
 		})
 	}
+}
+
+// Leaves that no head covers are in the way for ever: it must be said. The control is the race below, whose loser fails on
+// a unique key as well.
+func TestANewestHeadThatIsGoneIsNoRace(t *testing.T) {
+	t.Parallel()
+	for name, where := range map[string]string{"newest": "seal = 2", "all": "true"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSealed(t, 10)
+			for range 2 {
+				s.write(8)
+				s.seal()
+			}
+			s.write(1)
+			s.exec("ALTER TABLE sametick.audit_heads DISABLE TRIGGER append_only")
+			s.exec("DELETE FROM sametick.audit_heads WHERE " + where)
+			err := s.sealer.Run(t.Context())
+			require.True(t, errs.HasReason(err, store.ReasonLogTampered), "%v", err)
+			require.Zero(t, s.sealer.Stats.Lost.Load())
+		})
+	}
+}
+
+// Of two relays that seal the same entries one wins, and the other has no error.
+func TestALostRaceIsNoError(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t, 10)
+	s.write(5)
+	s.seal()
+	s.write(5)
+	gate, err := s.admin.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = gate.Exec(t.Context(), "LOCK TABLE sametick.audit_heads IN EXCLUSIVE MODE") // reads pass
+	require.NoError(t, err)
+	sealers := []*store.Sealer{s.another(10), s.another(10)}
+	failed := make(chan error, len(sealers))
+	for _, sealer := range sealers {
+		go func() { failed <- sealer.Run(t.Context()) }()
+	}
+	relaytest.Eventually(t, func() bool {
+		return relaytest.Count(t, s.admin, "pg_locks WHERE NOT granted AND relation = 'sametick.audit_heads'::regclass") == 2
+	}, "both have read the newest head and wait to write the next")
+	require.NoError(t, gate.Commit(t.Context()))
+	for range sealers {
+		require.NoError(t, <-failed)
+	}
+	require.EqualValues(t, 1, sealers[0].Stats.Seals.Load()+sealers[1].Stats.Seals.Load())
+	require.EqualValues(t, 1, sealers[0].Stats.Lost.Load()+sealers[1].Stats.Lost.Load())
+	s.whole(10)
 }
 
 // Proofs of every entry and between every two sizes hold, and of another organisation's neither guess.

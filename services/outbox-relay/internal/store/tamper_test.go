@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sametick/sametick/pkg/auditlog"
 	"github.com/sametick/sametick/pkg/auditlog/auditdb"
@@ -40,7 +41,8 @@ func kinds(r auditdb.Result) (list []auditlog.Kind) {
 }
 
 // rehash is the smart attacker: makes all leaves and stored hashes anew, from what the table says now, in the order of the leaves.
-func (s *sealed) rehash() *auditlog.Tree {
+// It gives the roots by size.
+func (s *sealed) rehash() []tlog.Hash {
 	s.t.Helper()
 	rows, err := s.admin.Query(s.t.Context(), "SELECT "+auditdb.Columns+" FROM sametick.audit_entries e JOIN sametick.audit_leaves l ON l.entry_id = e.id ORDER BY l.leaf")
 	require.NoError(s.t, err)
@@ -48,38 +50,42 @@ func (s *sealed) rehash() *auditlog.Tree {
 	require.NoError(s.t, err)
 	tree, err := auditlog.NewTree(0, nil)
 	require.NoError(s.t, err)
+	roots := []tlog.Hash{{}}
 	for i, e := range entries {
 		var salt []byte
 		require.NoError(s.t, s.admin.QueryRow(s.t.Context(), "SELECT salt FROM sametick.audit_leaves WHERE entry_id = $1", e.ID).Scan(&salt))
 		hashes, err := tree.Add(auditlog.LeafHash(salt, e))
 		require.NoError(s.t, err)
-		var joined []byte
-		for _, h := range hashes {
-			joined = append(joined, h[:]...)
-		}
-		s.exec("UPDATE sametick.audit_leaves SET leaf = -$1::bigint - 1, hashes = $2 WHERE entry_id = $3", i, joined, e.ID)
+		s.exec("UPDATE sametick.audit_leaves SET leaf = -$1::bigint - 1, hashes = $2 WHERE entry_id = $3", i, auditlog.JoinHashes(hashes), e.ID)
+		root, err := tree.Root()
+		require.NoError(s.t, err)
+		roots = append(roots, root)
 	}
 	s.exec("UPDATE sametick.audit_leaves SET leaf = -leaf - 1")
-	return tree
+	return roots
 }
 
-// resign signs a head over the whole tree, in place of the newest: the attacker who has a key.
-func (s *sealed) resign(tree *auditlog.Tree, private string) {
+// resign signs all heads anew: the attacker who has a key.
+func (s *sealed) resign(roots []tlog.Hash, private string) {
 	s.t.Helper()
-	root, err := tree.Root()
-	require.NoError(s.t, err)
 	signer, err := auditlog.ParseSigner(private)
 	require.NoError(s.t, err)
-	s.exec("DELETE FROM sametick.audit_heads WHERE seal < (SELECT max(seal) FROM sametick.audit_heads)")
-	var (
-		snapshot, claim string
-		maxID, systemID int64
-	)
-	require.NoError(s.t, s.admin.QueryRow(s.t.Context(), "SELECT snapshot::text, claim_xid::text, max_id, system_identifier FROM sametick.audit_heads").
-		Scan(&snapshot, &claim, &maxID, &systemID))
-	note, err := signer.Sign(auditlog.Head{Size: tree.Size(), Root: root, SealedAt: time.Now(), Cursor: auditlog.Cursor(snapshot, "", 0, maxID, claim, systemID)})
+	rows, err := s.admin.Query(s.t.Context(), "SELECT seal, size, snapshot::text, claim_xid::text, max_id, system_identifier FROM sametick.audit_heads")
 	require.NoError(s.t, err)
-	s.exec("UPDATE sametick.audit_heads SET note = $1", note)
+	notes := map[int64]string{}
+	var (
+		seal, size, maxID, systemID int64
+		snapshot, claim             string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&seal, &size, &snapshot, &claim, &maxID, &systemID}, func() (err error) {
+		notes[seal], err = signer.Sign(auditlog.Head{Size: size, Root: roots[size], SealedAt: time.Now(),
+			Cursor: auditlog.Cursor(seal, snapshot, "", 0, maxID, claim, systemID)})
+		return err
+	})
+	require.NoError(s.t, err)
+	for seal, note := range notes {
+		s.exec("UPDATE sametick.audit_heads SET note = $1 WHERE seal = $2", note, seal)
+	}
 }
 
 const dropConstraint = "ALTER TABLE sametick.audit_leaves DROP CONSTRAINT leaf_from_zero"
@@ -159,6 +165,24 @@ func TestEveryTamperingIsNamed(t *testing.T) {
 		},
 			[]auditlog.Kind{auditlog.HeadForged}, 0},
 		"newest head removed": {func(s *sealed) { s.exec("DELETE FROM sametick.audit_heads WHERE seal = 3") }, []auditlog.Kind{auditlog.HeadGone}, 0},
+		// Which head is the newest, and which was before which transaction, is the seals' to tell.
+		"seals swapped and inserted": {func(s *sealed) {
+			s.exec("UPDATE sametick.audit_heads SET seal = -1 WHERE seal = 1")
+			s.exec("UPDATE sametick.audit_heads SET seal = 1 WHERE seal = 3")
+			s.exec("UPDATE sametick.audit_heads SET seal = 3 WHERE seal = -1")
+			insert("1000", "(SELECT txid FROM sametick.audit_entries WHERE id = 15)")(s)
+		}, []auditlog.Kind{auditlog.HeadForged, auditlog.HeadForged, auditlog.HeadGone, auditlog.HeadGone, auditlog.HeadGone, auditlog.HeadGone}, 0},
+		"inserted and sealed, old heads removed": {func(s *sealed) {
+			insert("11", "pg_current_xact_id()")(s)
+			s.seal()
+			s.exec("DELETE FROM sametick.audit_heads WHERE seal < 4")
+		}, []auditlog.Kind{auditlog.HeadGone}, 0},
+		"inserted and sealed, old heads removed, renumbered": {func(s *sealed) {
+			insert("11", "pg_current_xact_id()")(s)
+			s.seal()
+			s.exec("DELETE FROM sametick.audit_heads WHERE seal < 4")
+			s.exec("UPDATE sametick.audit_heads SET seal = 1")
+		}, []auditlog.Kind{auditlog.HeadForged, auditlog.HeadGone}, 0},
 		// The smart attacker makes all hashes fit: only what is signed is not his to make.
 		"changed and rehashed": {func(s *sealed) {
 			s.exec(dropConstraint)
@@ -171,7 +195,13 @@ func TestEveryTamperingIsNamed(t *testing.T) {
 			stranger, _, err := auditlog.GenerateKey("audit.test")
 			require.NoError(s.t, err)
 			s.resign(s.rehash(), stranger)
-		}, []auditlog.Kind{auditlog.HeadForged, auditlog.HeadGone}, 0},
+		}, []auditlog.Kind{auditlog.HeadForged, auditlog.HeadForged, auditlog.HeadForged, auditlog.HeadGone}, 0},
+		"rewritten with the key, old heads removed": {func(s *sealed) {
+			s.exec(dropConstraint)
+			update("actor_id = 8")(s)
+			s.exec("DELETE FROM sametick.audit_heads WHERE seal < 3")
+			s.resign(s.rehash(), s.private)
+		}, []auditlog.Kind{auditlog.HeadGone, auditlog.OtherLog}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -32,6 +32,7 @@ type audited struct {
 	url             string
 	pool            *pgxpool.Pool
 	private, public string
+	seals           int64
 	entries         []auditlog.Entry
 	hashes          []tlog.Hash // stored, by tlog's index
 }
@@ -74,11 +75,7 @@ func (a *audited) seal(n int) (signed string) {
 	for _, e := range fresh {
 		stored, err := tlog.StoredHashesForRecordHash(int64(len(a.entries)), auditlog.LeafHash(salt(e.ID), e), a)
 		require.NoError(a.t, err)
-		var joined []byte
-		for _, h := range stored {
-			joined = append(joined, h[:]...)
-		}
-		a.exec("INSERT INTO sametick.audit_leaves VALUES ($1, $2, $3, $4)", len(a.entries), e.ID, salt(e.ID), joined)
+		a.exec("INSERT INTO sametick.audit_leaves VALUES ($1, $2, $3, $4)", len(a.entries), e.ID, salt(e.ID), auditlog.JoinHashes(stored))
 		a.entries, a.hashes = append(a.entries, e), append(a.hashes, stored...)
 	}
 	size := int64(len(a.entries))
@@ -88,10 +85,11 @@ func (a *audited) seal(n int) (signed string) {
 	require.NoError(a.t, err)
 	var snapshot, claim string
 	require.NoError(a.t, a.pool.QueryRow(a.t.Context(), "SELECT pg_current_snapshot()::text, (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1)::text").Scan(&snapshot, &claim))
-	signed, err = signer.Sign(auditlog.Head{Size: size, Root: root, SealedAt: time.Now(), Cursor: auditlog.Cursor(snapshot, "", 0, size, claim, 1)})
+	a.seals++
+	signed, err = signer.Sign(auditlog.Head{Size: size, Root: root, SealedAt: time.Now(), Cursor: auditlog.Cursor(a.seals, snapshot, "", 0, size, claim, 1)})
 	require.NoError(a.t, err)
 	a.exec(`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
-		VALUES ($1, $1, $2::text::pg_snapshot, 0, $1, $3::text::xid8, 1, $4)`, size, snapshot, claim, signed)
+		VALUES ($5, $1, $2::text::pg_snapshot, 0, $1, $3::text::xid8, 1, $4)`, size, snapshot, claim, signed, a.seals)
 	return signed
 }
 
