@@ -38,7 +38,7 @@ type AuditServiceClient interface {
 	GetEntry(ctx context.Context, in *GetEntryRequest, opts ...grpc.CallOption) (*Entry, error)
 	// ListEntries gives entries, newest first.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
-	// ExportEntries gives all that match, oldest first, as they were when it began, and records an
+	// ExportEntries gives all that match, oldest first, up to the newest when it began, and records an
 	// audit.exported event. REST shows one JSON object a line (application/x-ndjson).
 	ExportEntries(ctx context.Context, in *ExportEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Entry], error)
 	// GetHead gives the newest signed head of the log; FAILED_PRECONDITION (reason NOTHING_SEALED) before the first.
@@ -136,7 +136,7 @@ type AuditServiceServer interface {
 	GetEntry(context.Context, *GetEntryRequest) (*Entry, error)
 	// ListEntries gives entries, newest first.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
-	// ExportEntries gives all that match, oldest first, as they were when it began, and records an
+	// ExportEntries gives all that match, oldest first, up to the newest when it began, and records an
 	// audit.exported event. REST shows one JSON object a line (application/x-ndjson).
 	ExportEntries(*ExportEntriesRequest, grpc.ServerStreamingServer[Entry]) error
 	// GetHead gives the newest signed head of the log; FAILED_PRECONDITION (reason NOTHING_SEALED) before the first.
