@@ -178,7 +178,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
-			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
+			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records, g.identity))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
 			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.waker.Wake)))
 			auditv1.RegisterAuditServiceServer(r, grpcapi.NewAudit(audit.NewService(g.store, proofs.New(relayv1.NewAuditLogServiceClient(g.relay)), g.waker.Wake)))
