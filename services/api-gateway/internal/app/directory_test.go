@@ -1,11 +1,13 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -239,6 +241,20 @@ func TestBuiltInRoleStays(t *testing.T) {
 	require.Equal(t, admin, s.administrator())
 	s.ok("PATCH", fmt.Sprintf("/api/records/role/%d", other.ID), `{"name":"x"}`, nil)
 	s.ok("POST", "/api/records/role:batch", fmt.Sprintf(`{"operations":[{"archive":{"id":%d}}]}`, other.ID), nil)
+}
+
+// TestRolesOnOneConnection: who holds a connection must not wait for another.
+func TestRolesOnOneConnection(t *testing.T) {
+	s := start(t, func(c *Config) { c.DatabaseMaxConns = 2 })
+	reader := s.role("reader", "records:read")
+	u := s.user("eve@acme.example")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	another, err := s.g.pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer another.Release()
+	_, err = identityv1.NewDirectoryServiceClient(s.conn).UpdateUser(as(ctx, s.a.APIKey), &identityv1.UpdateUserRequest{Id: u.ID, Roles: []int64{reader.ID}})
+	require.NoError(t, err)
 }
 
 // TestLastAdministrator: over every route that could take the last one away.
