@@ -76,9 +76,14 @@ func TestIdempotencyKey(t *testing.T) {
 		require.Equal(t, reason, s.keyed("POST", "/api/records/task", bad, `{"name":"x"}`).problem(t).Errors[0].Reason)
 	}
 	require.Equal(t, "NOT_SUPPORTED", s.keyed("POST", "/api/auth/login", "k1", `{"email":"a@b.c","password":"x"}`).problem(t).Errors[0].Reason)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/auth/password", strings.NewReader(`{}`))
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+s.session().AccessToken)
+	req.Header.Set("Idempotency-Key", "k1")
+	require.Equal(t, "NOT_SUPPORTED", s.do(req).problem(t).Errors[0].Reason, "tries of a password count, whatever becomes of the call")
 	// Another caller's keys, and yesterday's, are others.
 	require.Equal(t, http.StatusOK, s.call("POST", "/api/records/task", s.b.APIKey, `{"name":"x"}`).status)
-	_, err := s.admin.Exec(t.Context(), `UPDATE sametick.idempotency_keys SET created_at = now() - interval '26 hours'`)
+	_, err = s.admin.Exec(t.Context(), `UPDATE sametick.idempotency_keys SET created_at = now() - interval '26 hours'`)
 	require.NoError(t, err)
 	require.Empty(t, s.keyed("POST", "/api/records/task", "k1", `{"name":"y"}`).header.Get("Idempotency-Replayed"))
 	require.NoError(t, s.g.store.ForgetKeys(t.Context()))
