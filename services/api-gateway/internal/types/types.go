@@ -214,7 +214,7 @@ func (s *Service) change(ctx context.Context, call records.Call, name string, de
 }
 
 func (s *Service) done(t Type, err error) (Type, error) {
-	s.registry.Forget(t.OrgID, t.Name)
+	s.registry.Clear() // also after an error: its outcome may be unknown
 	if err == nil {
 		s.changed()
 	}
