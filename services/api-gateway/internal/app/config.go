@@ -78,11 +78,21 @@ func (c *Config) Validate() []config.Problem {
 	if set := c.OIDCIssuer != ""; set != (c.OIDCAudience != "") || set != (c.OIDCOrg > 0) {
 		add("OIDC_ISSUER", "want OIDC_ISSUER, OIDC_AUDIENCE and OIDC_ORG together, or none of them")
 	}
-	if u, err := url.Parse(c.OIDCIssuer); c.OIDCIssuer != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "") {
-		add("OIDC_ISSUER", "want the issuer's https:// address")
+	if c.OIDCIssuer != "" && !trustedAddress(c.OIDCIssuer) {
+		add("OIDC_ISSUER", "want the issuer's https:// address; http:// of this host alone")
 	}
 	if c.RefreshTTL < c.AccessTTL {
 		add("REFRESH_TOKEN_TTL", "want no less than ACCESS_TOKEN_TTL")
 	}
 	return problems
+}
+
+// trustedAddress tells whether nobody can change what an address answers on its way.
+func trustedAddress(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback())
 }

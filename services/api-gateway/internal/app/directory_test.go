@@ -1,11 +1,13 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -197,6 +199,64 @@ func TestNobodyGivesWhatTheyLack(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.call("PATCH", fmt.Sprintf("/api/users/%d", victim.ID), pat, fmt.Sprintf(`{"roles":[%d,%d]}`, people.ID, writer.ID)).status)
 }
 
+// TestNobodyGivesBackWhatTheyLack: an archived role is still its users', so who restores it gives its scopes.
+func TestNobodyGivesBackWhatTheyLack(t *testing.T) {
+	s := start(t, nil)
+	people, auditor := s.role("people", "org:admin", "records:write", "records:read"), s.role("auditor", "audit:read")
+	s.user("pat@acme.example", people.ID, auditor.ID)
+	victim := s.user("vic@acme.example", auditor.ID)
+	key, secret := s.key("", `{"name":"auditor","scopes":["audit:read"]}`)
+	archived := []string{fmt.Sprintf("/api/records/user/%d", victim.ID), fmt.Sprintf("/api/records/api_key/%d", key.ID), fmt.Sprintf("/api/records/role/%d", auditor.ID)}
+	for _, path := range archived {
+		s.ok("DELETE", path, "", nil)
+	}
+	for _, path := range archived {
+		a := s.call("POST", path+":restore", s.tokensOf("pat@acme.example").AccessToken, "{}")
+		require.Equal(t, http.StatusForbidden, a.status, path)
+		p := a.problem(t)
+		require.Equal(t, "SCOPE_NOT_HELD", p.Reason)
+		require.Contains(t, p.Metadata["scopes"], "audit:read")
+		require.Equal(t, "SCOPE_MISSING", s.call("GET", "/api/audit", s.tokensOf("pat@acme.example").AccessToken, "").problem(t).Reason)
+		s.ok("POST", path+":restore", "{}", nil)
+	}
+	require.Equal(t, http.StatusOK, s.call("GET", "/api/audit", s.tokensOf("pat@acme.example").AccessToken, "").status)
+	require.Equal(t, http.StatusOK, s.call("GET", "/api/audit", secret, "").status)
+	require.Equal(t, http.StatusOK, s.login("vic@acme.example", password).status)
+}
+
+// TestBuiltInRoleStays over the routes of records too.
+func TestBuiltInRoleStays(t *testing.T) {
+	s := start(t, nil)
+	admin, other := s.administrator(), s.role("reader", "records:read")
+	path := fmt.Sprintf("/api/records/role/%d", admin)
+	for _, c := range []struct{ method, path, body string }{
+		{"PATCH", path, `{"name":"x"}`}, {"PATCH", path, `{"attributes":{"external_id":"x"}}`}, {"DELETE", path, ""}, {"POST", path + ":restore", "{}"},
+		{"POST", "/api/records/role:batch", fmt.Sprintf(`{"operations":[{"create":{"name":"x"}},{"update":{"id":%d,"name":"x"}}]}`, admin)},
+		{"POST", "/api/records/role:batch", fmt.Sprintf(`{"operations":[{"archive":{"id":%d}},{"archive":{"id":%d}}]}`, other.ID, admin)},
+	} {
+		a := s.call(c.method, c.path, "", c.body)
+		require.Equal(t, http.StatusBadRequest, a.status, "%s %s %s: %s", c.method, c.path, c.body, a.text)
+		require.Equal(t, "ROLE_BUILT_IN", a.problem(t).Reason)
+	}
+	require.Equal(t, admin, s.administrator())
+	s.ok("PATCH", fmt.Sprintf("/api/records/role/%d", other.ID), `{"name":"x"}`, nil)
+	s.ok("POST", "/api/records/role:batch", fmt.Sprintf(`{"operations":[{"archive":{"id":%d}}]}`, other.ID), nil)
+}
+
+// TestRolesOnOneConnection: who holds a connection must not wait for another.
+func TestRolesOnOneConnection(t *testing.T) {
+	s := start(t, func(c *Config) { c.DatabaseMaxConns = 2 })
+	reader := s.role("reader", "records:read")
+	u := s.user("eve@acme.example")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	another, err := s.g.pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer another.Release()
+	_, err = identityv1.NewDirectoryServiceClient(s.conn).UpdateUser(as(ctx, s.a.APIKey), &identityv1.UpdateUserRequest{Id: u.ID, Roles: []int64{reader.ID}})
+	require.NoError(t, err)
+}
+
 // TestLastAdministrator: over every route that could take the last one away.
 func TestLastAdministrator(t *testing.T) {
 	s := start(t, nil)
@@ -212,7 +272,8 @@ func TestLastAdministrator(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, a.status, c.path)
 		require.Equal(t, "LAST_ADMINISTRATOR", a.problem(t).Reason, "who was invited has not come yet")
 	}
-	require.Equal(t, "LAST_ADMINISTRATOR", s.call("DELETE", fmt.Sprintf("/api/records/role/%d", admin), "", "").problem(t).Reason)
+	p := s.call("POST", "/api/records/user:batch", "", fmt.Sprintf(`{"operations":[{"archive":{"id":%d}}]}`, s.a.UserID)).problem(t)
+	require.Equal(t, "LAST_ADMINISTRATOR", p.Reason)
 	var me wireUser
 	s.ok("GET", fmt.Sprintf("/api/users/%d", s.a.UserID), "", &me)
 	require.Equal(t, []int64{admin}, me.Roles, "a refused change leaves nothing")

@@ -1,11 +1,13 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -82,9 +84,14 @@ func TestIdempotencyKey(t *testing.T) {
 		require.Equal(t, reason, s.keyed("POST", "/api/records/task", bad, `{"name":"x"}`).problem(t).Errors[0].Reason)
 	}
 	require.Equal(t, "NOT_SUPPORTED", s.keyed("POST", "/api/auth/login", "k1", `{"email":"a@b.c","password":"x"}`).problem(t).Errors[0].Reason)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/auth/password", strings.NewReader(`{}`))
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+s.session().AccessToken)
+	req.Header.Set("Idempotency-Key", "k1")
+	require.Equal(t, "NOT_SUPPORTED", s.do(req).problem(t).Errors[0].Reason, "tries of a password count, whatever becomes of the call")
 	// Another caller's keys, and yesterday's, are others.
 	require.Equal(t, http.StatusOK, s.call("POST", "/api/records/task", s.b.APIKey, `{"name":"x"}`).status)
-	_, err := s.admin.Exec(t.Context(), `UPDATE sametick.idempotency_keys SET created_at = now() - interval '26 hours'`)
+	_, err = s.admin.Exec(t.Context(), `UPDATE sametick.idempotency_keys SET created_at = now() - interval '26 hours'`)
 	require.NoError(t, err)
 	require.Empty(t, s.keyed("POST", "/api/records/task", "k1", `{"name":"y"}`).header.Get("Idempotency-Replayed"))
 	require.NoError(t, s.g.store.ForgetKeys(t.Context()))
@@ -134,4 +141,69 @@ func TestIdempotencyOverACrash(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, s.keyed("POST", "/api/records/task", "k", `{"name":"x"}`).status)
 	require.Equal(t, before+1, s.count("records"))
+}
+
+// halt keeps a call with a key from committing once it has done its work, until the test lets go.
+func (s *suite) halt() (halted, release func()) {
+	s.t.Helper()
+	tx, err := s.admin.Begin(s.t.Context())
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = tx.Rollback(context.Background()) }) // of a test that failed
+	_, err = tx.Exec(s.t.Context(), `SELECT pg_advisory_xact_lock(4711)`)
+	require.NoError(s.t, err)
+	return func() {
+		s.t.Helper()
+		require.Eventually(s.t, func() bool {
+			var waits bool
+			err := s.admin.QueryRow(s.t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)`).Scan(&waits)
+			return err == nil && waits
+		}, 4*time.Second, 5*time.Millisecond)
+	}, func() { require.NoError(s.t, tx.Rollback(s.t.Context())) }
+}
+
+// TestRelayWokenForKey once there is something to see.
+func TestRelayWokenForKey(t *testing.T) {
+	s := start(t, nil)
+	before, seen := s.count("events"), 0
+	s.g.changed.do = func() { seen = s.count("events") }
+	require.Equal(t, http.StatusOK, s.keyed("POST", "/api/records/task", "k", `{"name":"x"}`).status)
+	require.Equal(t, before+2, seen)
+}
+
+// TestChangesWithKeyAreSeenAtOnce: who asks between a change and its commit learns how it was before, and that must
+// not be believed any longer than until the commit.
+func TestChangesWithKeyAreSeenAtOnce(t *testing.T) {
+	s := start(t, nil)
+	key, secret := s.key("", `{"name":"ci","scopes":["records:read"]}`)
+	schema := func(most int) string {
+		return fmt.Sprintf(`"schema":{"type":"object","properties":{"no":{"type":"integer","maximum":%d}}}`, most)
+	}
+	s.ok("POST", "/api/types", `{"name":"invoice",`+schema(9)+`}`, nil)
+	for _, statement := range []string{`CREATE FUNCTION public.halt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$`,
+		`CREATE TRIGGER halt AFTER UPDATE ON sametick.idempotency_keys FOR EACH ROW EXECUTE FUNCTION public.halt()`} {
+		_, err := s.admin.Exec(t.Context(), statement)
+		require.NoError(t, err)
+	}
+	for i, c := range []struct {
+		method, path, body string
+		ask                func() answer
+		before, after      int
+	}{
+		{"DELETE", fmt.Sprintf("/api/api-keys/%d", key.ID), "", func() answer { return s.call("GET", create, secret, "") }, http.StatusOK, http.StatusUnauthorized},
+		{"PATCH", "/api/types/invoice", "{" + schema(99) + "}", func() answer {
+			return s.call("POST", "/api/records/invoice", "", `{"name":"x","attributes":{"no":10}}`)
+		}, http.StatusBadRequest, http.StatusOK},
+	} {
+		halted, release := s.halt()
+		var wg sync.WaitGroup
+		var changed answer
+		wg.Go(func() { changed = s.keyed(c.method, c.path, fmt.Sprint("k", i), c.body) })
+		halted()
+		require.Equal(t, c.before, c.ask().status, c.path)
+		release()
+		wg.Wait()
+		require.Equal(t, http.StatusOK, changed.status, changed.text)
+		a := c.ask()
+		require.Equal(t, c.after, a.status, "%s: %s", c.path, a.text)
+	}
 }

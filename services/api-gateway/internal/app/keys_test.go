@@ -15,6 +15,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/config"
+	"github.com/sametick/sametick/pkg/errs"
 )
 
 func TestRotateKey(t *testing.T) {
@@ -64,6 +65,20 @@ func TestRotateKey(t *testing.T) {
 	s.ok("DELETE", fmt.Sprintf("/api/api-keys/%d", key.ID), "", nil)
 	require.Equal(t, "API_KEY_ARCHIVED", s.call("POST", fmt.Sprintf("/api/api-keys/%d:rotate", key.ID), "", `{}`).problem(t).Reason)
 	require.Equal(t, "TOKEN_INVALID", s.call("GET", create, third, "").problem(t).Reason)
+}
+
+// TestRotatedKeyIsNotExchanged by another replica, which still knows the old secret: what it gave would outlive it.
+func TestRotatedKeyIsNotExchanged(t *testing.T) {
+	s := start(t, nil)
+	other := start(t, func(c *Config) { c.DatabaseURL = config.NewSecret(s.db.URLAs(t, "sametick_api")) })
+	key, secret := s.key("", `{"name":"ci","scopes":["events:read","records:read"]}`)
+	require.Equal(t, http.StatusOK, other.call("GET", create, secret, "").status)
+	s.ok("POST", fmt.Sprintf("/api/api-keys/%d:rotate", key.ID), `{}`, nil)
+	require.Equal(t, http.StatusOK, other.call("GET", create, secret, "").status, "the control: it is believed for 10 s")
+	_, err := other.g.identity.ExchangeKey(t.Context(), secret)
+	require.True(t, errs.HasReason(err, "TOKEN_INVALID"), "%v", err)
+	_, err = other.g.identity.StreamToken(t.Context(), secret)
+	require.True(t, errs.HasReason(err, "TOKEN_INVALID"), "%v", err)
 }
 
 // TestArchivedKeyTakesTokensAlong: what a key was exchanged for ends with it, not after its hour.

@@ -22,6 +22,8 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 
 	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/config"
+	"github.com/sametick/sametick/pkg/errs"
 )
 
 // people are the users of an issuer, by id.
@@ -152,6 +154,25 @@ func TestExternalIssuer(t *testing.T) {
 	require.Equal(t, "SCOPE_MISSING", s.call("GET", create, token, "").problem(t).Reason, "at once")
 	s.ok("DELETE", fmt.Sprintf("/api/users/%d", eve.ID), "", nil)
 	require.Equal(t, "USER_UNKNOWN", s.call("GET", create, token, "").problem(t).Reason)
+}
+
+// TestExternalStreamAfterArchive: a token for a stream is a new one, so another replica must not give it by what it
+// knew before.
+func TestExternalStreamAfterArchive(t *testing.T) {
+	s, i := startWithIssuer(t)
+	other := start(t, func(c *Config) {
+		c.DatabaseURL = config.NewSecret(s.db.URLAs(t, "sametick_api"))
+		c.OIDCIssuer, c.OIDCAudience, c.OIDCOrg = i.url, "sametick", 1
+	})
+	eve := s.user("eve@acme.example", s.role("reader", "records:read", "events:read").ID)
+	i.person("sub-eve", "eve@acme.example", true)
+	token := i.login("sub-eve", "sametick")
+	_, err := other.g.identity.StreamToken(t.Context(), token)
+	require.NoError(t, err)
+	s.ok("DELETE", fmt.Sprintf("/api/users/%d", eve.ID), "", nil)
+	require.Equal(t, http.StatusOK, other.call("GET", create, token, "").status, "the control: it is believed for 10 s")
+	_, err = other.g.identity.StreamToken(t.Context(), token)
+	require.True(t, errs.HasReason(err, "USER_UNKNOWN"), "%v", err)
 }
 
 // TestExternalStrangers: nobody is taken over.

@@ -2,16 +2,39 @@ package app
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 )
 
+// again is what services ask for after a change. In a unit that is before the commit, so once does it again after.
+type again struct {
+	do    func()
+	asked atomic.Int64
+}
+
+func (a *again) ask() {
+	a.asked.Add(1)
+	a.do()
+}
+
 // once lets the gRPC side do calls once by the store.
-type once struct{ store *store.Store }
+type once struct {
+	store *store.Store
+	after []*again
+}
 
 // Once implements grpcapi.Once.
 func (o once) Once(ctx context.Context, orgID int64, caller string, keyHash, requestHash []byte, do func(context.Context) ([]byte, error)) ([]byte, []byte, error) {
+	for _, a := range o.after {
+		before := a.asked.Load()
+		defer func() { // also after an error: its outcome may be unknown
+			if a.asked.Load() != before { // by this call, or at worst by another
+				a.do()
+			}
+		}()
+	}
 	return o.store.Once(ctx, store.Claim{OrgID: orgID, Caller: caller, KeyHash: keyHash, RequestHash: requestHash}, do)
 }
 

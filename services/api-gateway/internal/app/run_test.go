@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/config"
 	"github.com/sametick/sametick/pkg/lifecycle"
 	"github.com/sametick/sametick/pkg/lifecycletest"
 	"github.com/sametick/sametick/pkg/pgtest"
@@ -60,6 +62,14 @@ func TestRunRefuses(t *testing.T) {
 	require.Contains(t, text, "SSE_URL")
 	require.Contains(t, text, "ACCESS_TOKEN_TTL")
 	require.NotContains(t, text, "c2VjcmV0")
+
+	for issuer, fine := range map[string]bool{"http://id.example.com": false, "http://127.0.0.1.example.com": false, "http://10.0.0.1": false,
+		"https://id.example.com": true, "http://localhost:8080": true, "http://127.0.0.2": true, "http://[::1]:8080": true} {
+		c := defaults()
+		c.OIDCIssuer, c.OIDCAudience, c.OIDCOrg = issuer, "sametick", 1
+		problem := slices.ContainsFunc(c.Validate(), func(p config.Problem) bool { return p.Name == "OIDC_ISSUER" })
+		require.Equal(t, fine, !problem, "who can change %s's answers on their way says who calls", issuer)
+	}
 
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -68,6 +68,8 @@ type gateway struct {
 	keys     *identity.KeyCache
 	checker  *identity.Checker
 	verifier *auth.Verifier
+	// What follows a change, of anything, of who may call, of a type.
+	changed, revoked, retyped *again
 	// secret is what the gRPC side knows the REST side of this process by.
 	secret string
 	// The servers, by what they speak.
@@ -151,15 +153,17 @@ func (g *gateway) buildServices(context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.types = types.NewService(g.store, registry, g.waker.Wake)
+	g.changed = &again{do: g.waker.Wake}
+	g.retyped = &again{do: func() { registry.Clear(); g.waker.Wake() }}
+	g.types = types.NewService(g.store, registry, g.retyped.ask)
 	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
-	revoked := func() { g.keys.Clear(); g.checker.Clear() }
-	g.records = records.NewService(g.store, g.store, g.store, registry, g.waker.Wake, revoked)
+	g.revoked = &again{do: func() { g.keys.Clear(); g.checker.Clear() }}
+	g.records = records.NewService(g.store, g.store, g.store, registry, g.changed.ask, g.revoked.ask)
 	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
 		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
 		ResetTTL: g.config.ResetTTL, ParallelHashes: runtime.GOMAXPROCS(0),
-	}, g.waker.Wake, revoked)
+	}, g.changed.ask, g.revoked.ask)
 	return nil
 }
 
@@ -176,12 +180,12 @@ func (g *gateway) external() *identity.External {
 func (g *gateway) buildGRPC(context.Context) error {
 	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
-		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
+		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store, []*again{g.revoked, g.retyped, g.changed}})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
-			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records))
+			recordsv1.RegisterRecordServiceServer(r, grpcapi.NewRecords(g.records, g.identity))
 			eventsv1.RegisterEventServiceServer(r, grpcapi.NewEvents(events.NewService(g.store)))
-			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.waker.Wake)))
-			auditv1.RegisterAuditServiceServer(r, grpcapi.NewAudit(audit.NewService(g.store, proofs.New(relayv1.NewAuditLogServiceClient(g.relay)), g.waker.Wake)))
+			workflowv1.RegisterWorkflowServiceServer(r, grpcapi.NewWorkflows(workflow.NewService(g.store, g.records, g.changed.ask)))
+			auditv1.RegisterAuditServiceServer(r, grpcapi.NewAudit(audit.NewService(g.store, proofs.New(relayv1.NewAuditLogServiceClient(g.relay)), g.changed.ask)))
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))

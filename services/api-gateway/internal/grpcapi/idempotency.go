@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sametick/sametick/pkg/errs"
+	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 )
 
 // Metadata of an idempotent call and of an answer that was given before.
@@ -51,6 +52,9 @@ func Idempotency(once Once) grpc.UnaryServerInterceptor {
 		c := callerOf(ctx)
 		if c.principal.Subject == "" {
 			return nil, invalid("Idempotency-Key", "NOT_SUPPORTED", "no key here: who calls is not known before")
+		}
+		if info.FullMethod == identityv1.IdentityService_ChangePassword_FullMethodName {
+			return nil, invalid("Idempotency-Key", "NOT_SUPPORTED", "no key here: each try of a password counts")
 		}
 		m, ok := req.(proto.Message)
 		if !ok {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/errs"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
@@ -20,26 +21,49 @@ import (
 type Records struct {
 	recordsv1.UnimplementedRecordServiceServer
 	service *records.Service
+	roles   Roles
+}
+
+// Roles refuses to have the built-in role changed.
+type Roles interface {
+	Changeable(ctx context.Context, orgID int64, roles ...int64) error
 }
 
 // NewRecords makes the server.
-func NewRecords(s *records.Service) *Records { return &Records{service: s} }
+func NewRecords(s *records.Service, r Roles) *Records { return &Records{service: s, roles: r} }
 
 // mayWrite asks for org:admin where a record decides who may call: else records:write could shut out
-// users or revoke keys.
-func mayWrite(c caller, typ string) error {
+// users or revoke keys. ids are the records that are there already.
+func (s *Records) mayWrite(ctx context.Context, c caller, typ string, ids ...int64) error {
 	switch typ {
 	case "user", "role", "organization", "api_key":
-		return c.require(auth.OrgAdmin)
-	default:
-		return nil
+		if err := c.require(auth.OrgAdmin); err != nil {
+			return err
+		}
 	}
+	if typ == "role" {
+		return s.roles.Changeable(ctx, c.call.OrgID, ids...)
+	}
+	return nil
+}
+
+// mayRestore asks for every scope where a record has scopes, whichever: who has it in the archive, or as a role,
+// gets them back.
+func mayRestore(c caller, typ string) error {
+	lacking := auth.ScopesOf(auth.AllScopes()...) &^ c.principal.Scopes
+	switch typ {
+	case "user", "role", "api_key":
+		if lacking != 0 {
+			return errs.New(errs.PermissionDenied, "SCOPE_NOT_HELD", "only who has every scope gives scopes back").WithMeta("scopes", lacking.String())
+		}
+	}
+	return nil
 }
 
 // CreateRecord implements RecordService.
 func (s *Records) CreateRecord(ctx context.Context, req *recordsv1.CreateRecordRequest) (*recordsv1.Record, error) {
 	c := callerOf(ctx)
-	if err := mayWrite(c, req.GetType()); err != nil {
+	if err := s.mayWrite(ctx, c, req.GetType()); err != nil {
 		return nil, err
 	}
 	return record(s.service.Create(ctx, c.call, records.Draft{Type: req.GetType(), Name: req.GetName(),
@@ -68,7 +92,7 @@ func (s *Records) ListRecords(ctx context.Context, req *recordsv1.ListRecordsReq
 // UpdateRecord implements RecordService.
 func (s *Records) UpdateRecord(ctx context.Context, req *recordsv1.UpdateRecordRequest) (*recordsv1.Record, error) {
 	c := callerOf(ctx)
-	if err := mayWrite(c, req.GetType()); err != nil {
+	if err := s.mayWrite(ctx, c, req.GetType(), req.GetId()); err != nil {
 		return nil, err
 	}
 	u := toUpdate(&recordsv1.Operation_Update{Id: req.GetId(), Name: req.Name, Attributes: req.GetAttributes(), WorkflowId: req.WorkflowId,
@@ -105,7 +129,7 @@ func setFields(req *recordsv1.Operation_Update) (mask []string) {
 // ArchiveRecord implements RecordService.
 func (s *Records) ArchiveRecord(ctx context.Context, req *recordsv1.ArchiveRecordRequest) (*recordsv1.Record, error) {
 	c := callerOf(ctx)
-	if err := mayWrite(c, req.GetType()); err != nil {
+	if err := s.mayWrite(ctx, c, req.GetType(), req.GetId()); err != nil {
 		return nil, err
 	}
 	return record(s.service.Archive(ctx, c.call, req.GetType(), req.GetId(), req.Version))
@@ -114,7 +138,10 @@ func (s *Records) ArchiveRecord(ctx context.Context, req *recordsv1.ArchiveRecor
 // RestoreRecord implements RecordService.
 func (s *Records) RestoreRecord(ctx context.Context, req *recordsv1.RestoreRecordRequest) (*recordsv1.Record, error) {
 	c := callerOf(ctx)
-	if err := mayWrite(c, req.GetType()); err != nil {
+	if err := s.mayWrite(ctx, c, req.GetType(), req.GetId()); err != nil {
+		return nil, err
+	}
+	if err := mayRestore(c, req.GetType()); err != nil {
 		return nil, err
 	}
 	return record(s.service.Restore(ctx, c.call, req.GetType(), req.GetId(), req.Version))
@@ -123,10 +150,8 @@ func (s *Records) RestoreRecord(ctx context.Context, req *recordsv1.RestoreRecor
 // BatchRecords implements RecordService.
 func (s *Records) BatchRecords(ctx context.Context, req *recordsv1.BatchRecordsRequest) (*recordsv1.BatchRecordsResponse, error) {
 	c := callerOf(ctx)
-	if err := mayWrite(c, req.GetType()); err != nil {
-		return nil, err
-	}
 	list := make([]records.Operation, len(req.GetOperations()))
+	var ids []int64
 	for i, o := range req.GetOperations() {
 		if d := o.GetCreate(); d != nil {
 			list[i].Create = &records.Draft{Name: d.GetName(), Attributes: []byte(d.GetAttributes().GetText()),
@@ -135,10 +160,15 @@ func (s *Records) BatchRecords(ctx context.Context, req *recordsv1.BatchRecordsR
 		if u := o.GetUpdate(); u != nil {
 			update := toUpdate(u)
 			list[i].Update = &update
+			ids = append(ids, u.GetId())
 		}
 		if a := o.GetArchive(); a != nil {
 			list[i].Archive = &records.Target{ID: a.GetId(), Version: a.Version}
+			ids = append(ids, a.GetId())
 		}
+	}
+	if err := s.mayWrite(ctx, c, req.GetType(), ids...); err != nil {
+		return nil, err
 	}
 	made, err := s.service.Batch(ctx, c.call, req.GetType(), list)
 	if err != nil {

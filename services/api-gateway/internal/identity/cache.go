@@ -44,6 +44,15 @@ func NewKeyCache(f KeyFinder, now func() time.Time) *KeyCache {
 // Find gives the caller behind a key. Its ExpiresAt is the key's, zero when it has no end. Errors are
 // Unauthenticated: TOKEN_MALFORMED, TOKEN_INVALID (unknown or revoked), TOKEN_EXPIRED.
 func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, error) {
+	return c.find(ctx, secret, false)
+}
+
+// Fresh is Find that believes no earlier answer: for what lives on after KeyCacheTTL.
+func (c *KeyCache) Fresh(ctx context.Context, secret string) (auth.Principal, error) {
+	return c.find(ctx, secret, true)
+}
+
+func (c *KeyCache) find(ctx context.Context, secret string, fresh bool) (auth.Principal, error) {
 	if !auth.IsAPIKey(secret) {
 		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_MALFORMED", "that is no API key")
 	}
@@ -53,7 +62,7 @@ func (c *KeyCache) Find(ctx context.Context, secret string) (auth.Principal, err
 	cached, ok := c.keys[hash]
 	cleared := c.cleared
 	c.mu.Unlock()
-	if !ok || now.After(cached.until) {
+	if fresh || !ok || now.After(cached.until) {
 		key, err := c.finder.FindKey(ctx, hash[:])
 		if errs.KindOf(err) == errs.NotFound {
 			return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_INVALID", "the API key is not valid here")

@@ -91,7 +91,7 @@ func (s *Service) RotateKey(ctx context.Context, by auth.Principal, call records
 
 // ExchangeKey gives an access token for an API key, which ends no later than the key.
 func (s *Service) ExchangeKey(ctx context.Context, secret string) (Tokens, error) {
-	p, err := s.cache.Find(ctx, secret)
+	p, err := s.cache.Fresh(ctx, secret)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -113,7 +113,11 @@ func (s *Service) StreamToken(ctx context.Context, token string) (string, error)
 		t, err := s.ExchangeKey(ctx, token)
 		return t.Access, err
 	}
-	p, err := s.checker.Verify(ctx, token)
+	verify := s.checker.Verify
+	if s.checker.isExternal(token) {
+		verify = s.checker.external.fresh // the token given is a new one
+	}
+	p, err := verify(ctx, token)
 	switch {
 	case err != nil:
 		return "", err

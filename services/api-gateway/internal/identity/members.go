@@ -55,8 +55,8 @@ type Members interface {
 	// GetMember gives NotFound when the organisation has no such user.
 	GetMember(ctx context.Context, orgID, id int64) (Member, error)
 	// ChangeMember locks a user and stores what decide makes of them; nothing when it gives nil.
-	// FailedPrecondition, reason LAST_ADMINISTRATOR.
-	ChangeMember(ctx context.Context, call records.Call, id int64, decide func(Member) (*MemberChange, error)) (Member, error)
+	// decide must ask the store with the context it is given. FailedPrecondition, reason LAST_ADMINISTRATOR.
+	ChangeMember(ctx context.Context, call records.Call, id int64, decide func(context.Context, Member) (*MemberChange, error)) (Member, error)
 	// IssueToken stores a one-time token in the place of a user's earlier ones and fires
 	// user.password_reset_started.
 	IssueToken(ctx context.Context, call records.Call, userID int64, t UserToken) error
@@ -190,7 +190,7 @@ func (s *Service) UpdateMember(ctx context.Context, by auth.Principal, call reco
 	if err := u.check(); err != nil {
 		return Member{}, err
 	}
-	m, err := s.store.Members.ChangeMember(ctx, call, u.ID, func(m Member) (*MemberChange, error) {
+	m, err := s.store.Members.ChangeMember(ctx, call, u.ID, func(ctx context.Context, m Member) (*MemberChange, error) {
 		if err := unchanged(m.Version, u.Version, m.ArchivedAt); err != nil {
 			return nil, err
 		}

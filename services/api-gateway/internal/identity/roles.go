@@ -136,17 +136,25 @@ func (s *Service) UpdateRole(ctx context.Context, by auth.Principal, call record
 
 // ArchiveRole takes a role from all who have it.
 func (s *Service) ArchiveRole(ctx context.Context, call records.Call, id int64, version *int64) (Role, error) {
-	r, err := s.GetRole(ctx, call.OrgID, id)
-	if err != nil {
+	if _, err := s.GetRole(ctx, call.OrgID, id); err != nil {
 		return Role{}, err
 	}
-	if r.Administrator {
-		return Role{}, builtIn()
+	if err := s.Changeable(ctx, call.OrgID, id); err != nil {
+		return Role{}, err
 	}
 	if _, err := s.records.Archive(ctx, call, "role", id, version); err != nil {
 		return Role{}, err
 	}
 	return s.GetRole(ctx, call.OrgID, id)
+}
+
+// Changeable refuses the built-in role among some. A role is built in for good, so this may be asked before a change.
+func (s *Service) Changeable(ctx context.Context, orgID int64, roles ...int64) error {
+	list, err := s.store.Roles.RolesByID(ctx, orgID, roles)
+	if err == nil && slices.ContainsFunc(list, func(r Role) bool { return r.Administrator }) {
+		err = builtIn()
+	}
+	return err
 }
 
 func builtIn() error {

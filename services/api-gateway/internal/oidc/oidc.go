@@ -79,14 +79,13 @@ func (v *Verifier) Verify(ctx context.Context, token string) (identity.Claims, e
 	failures := v.kept.failures.Load()
 	t, err := verifier.Verify(ctx, token)
 	if err != nil {
-		if v.kept.failures.Load() != failures {
+		switch {
+		case isExpired(err): // which its signature was verified for, so a failure is another's
+			return identity.Claims{}, errs.New(errs.Unauthenticated, "TOKEN_EXPIRED", "the access token has expired").WithCause(err)
+		case v.kept.failures.Load() != failures:
 			return identity.Claims{}, unavailable(err)
 		}
-		reason, text := "TOKEN_INVALID", "the access token is not valid here"
-		if isExpired(err) {
-			reason, text = "TOKEN_EXPIRED", "the access token has expired"
-		}
-		return identity.Claims{}, errs.New(errs.Unauthenticated, reason, text).WithCause(err)
+		return identity.Claims{}, errs.New(errs.Unauthenticated, "TOKEN_INVALID", "the access token is not valid here").WithCause(err)
 	}
 	var more struct {
 		Email    string `json:"email"`

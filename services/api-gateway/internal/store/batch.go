@@ -48,6 +48,9 @@ func (s *Store) Batch(ctx context.Context, call records.Call, typ string, ids []
 		made, err = applyAll(ctx, c, call, outcomes)
 		return err
 	})
+	if isLastAdministrator(err) {
+		return nil, errLastAdministrator(err)
+	}
 	return made, pg.Translate(err)
 }
 

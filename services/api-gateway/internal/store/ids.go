@@ -29,6 +29,12 @@ func (i *ids) next(ctx context.Context) (int64, error) {
 		if id, ok := i.take(); ok {
 			return id, nil
 		}
+		if unitOf(ctx) != nil { // whose turn it is may wait for this unit's connection
+			if err := i.fill(ctx); err != nil {
+				return 0, pg.Translate(err)
+			}
+			continue
+		}
 		select {
 		case i.filling <- struct{}{}:
 		case <-ctx.Done():

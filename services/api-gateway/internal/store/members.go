@@ -133,7 +133,7 @@ func readMember(row pgx.Row) (m identity.Member, err error) {
 }
 
 // ChangeMember implements identity.Members.
-func (s *Store) ChangeMember(ctx context.Context, call records.Call, id int64, decide func(identity.Member) (*identity.MemberChange, error)) (m identity.Member, err error) {
+func (s *Store) ChangeMember(ctx context.Context, call records.Call, id int64, decide func(context.Context, identity.Member) (*identity.MemberChange, error)) (m identity.Member, err error) {
 	err = s.connected(ctx, func(c *pgxpool.Conn) error {
 		current, err := lock(ctx, c, call.OrgID, "user", id, records.Refs{})
 		if err != nil {
@@ -146,7 +146,8 @@ func (s *Store) ChangeMember(ctx context.Context, call records.Call, id int64, d
 		if err != nil {
 			return err
 		}
-		change, err := decide(m)
+		// On this connection: who holds one must not wait for another.
+		change, err := decide(context.WithValue(ctx, unitKey{}, c), m)
 		if err != nil || change == nil {
 			return err
 		}

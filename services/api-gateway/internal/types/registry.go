@@ -28,6 +28,8 @@ type Registry struct {
 
 	mu    sync.Mutex
 	known map[key]cached
+	// cleared counts Clear: an answer that was on its way at that moment is not kept.
+	cleared int
 }
 
 type key struct {
@@ -69,6 +71,7 @@ func (r *Registry) Find(ctx context.Context, orgID int64, name string) (records.
 	k := key{orgID, name}
 	r.mu.Lock()
 	c, ok := r.known[k]
+	cleared := r.cleared
 	r.mu.Unlock()
 	if ok && time.Now().Before(c.until) {
 		return c.found, nil
@@ -87,6 +90,9 @@ func (r *Registry) Find(ctx context.Context, orgID int64, name string) (records.
 	found := records.Found{Schema: compiled, Archived: t.ArchivedAt != nil}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if cleared != r.cleared {
+		return found, nil
+	}
 	if len(r.known) >= maxCached {
 		clear(r.known)
 	}
@@ -99,9 +105,10 @@ func (r *Registry) Existing(ctx context.Context, orgID int64, refs []schema.Ref)
 	return r.store.Existing(ctx, orgID, refs)
 }
 
-// Forget takes a type that has changed out of the cache.
-func (r *Registry) Forget(orgID int64, name string) {
+// Clear forgets all types: whenever one has changed here. That is rare, and asking again costs a query a type.
+func (r *Registry) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.known, key{orgID, name})
+	clear(r.known)
+	r.cleared++
 }

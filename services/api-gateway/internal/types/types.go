@@ -132,7 +132,7 @@ func (s *Service) Create(ctx context.Context, call records.Call, name, descripti
 		return Type{}, errs.New(errs.FailedPrecondition, "TOO_MANY_TYPES", fmt.Sprintf("an organisation has at most %d types of its own, archived ones included", MaxTypes))
 	}
 	t, err := s.store.CreateType(ctx, call, Type{OrgID: call.OrgID, Name: name, Description: description, Schema: compiled.Text(), Version: 1})
-	return s.done(call.OrgID, name, t, err)
+	return s.done(t, err)
 }
 
 // Update is a change that a caller asks for; nil leaves a field as it is.
@@ -210,12 +210,11 @@ func (s *Service) change(ctx context.Context, call records.Call, name string, de
 		return Type{}, ErrNotFound()
 	}
 	t, err := s.store.ChangeType(ctx, call, name, decide)
-	return s.done(call.OrgID, name, t, err)
+	return s.done(t, err)
 }
 
-// done is also for an error, after which the type may be another: its outcome may be unknown.
-func (s *Service) done(orgID int64, name string, t Type, err error) (Type, error) {
-	s.registry.Forget(orgID, name)
+func (s *Service) done(t Type, err error) (Type, error) {
+	s.registry.Clear() // also after an error: its outcome may be unknown
 	if err == nil {
 		s.changed()
 	}
