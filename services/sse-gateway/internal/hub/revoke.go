@@ -117,6 +117,10 @@ func (l *revocations) add(r revocation, now time.Time) {
 	if len(l.known) >= maxRevocations {
 		l.forget(now)
 	}
+	// Two changes that wait for no common lock may come the other way round than they were stamped.
+	if old, ok := l.known[r.mark]; ok && old.except == r.except && old.through.After(r.through) {
+		r.through = old.through
+	}
 	l.known[r.mark] = revoked{r, now}
 }
 
