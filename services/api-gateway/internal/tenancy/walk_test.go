@@ -624,7 +624,15 @@ func (w *walk) attributes(m *method, a argument) {
 			none, plan := ask(int64(987654321))
 			where := fmt.Sprintf("%s.%s over %s, %s.%s", m.name, a, way, ref.of, ref.property)
 			for _, c := range w.ids {
-				if got, ran := ask(c.value); got != none || !slices.Equal(ran, plan) {
+				got, ran := ask(c.value)
+				for range 3 { // a look-up that a cache saves now and then is no difference
+					if slices.Equal(ran, plan) {
+						break
+					}
+					none, plan = ask(int64(987654321))
+					got, ran = ask(c.value)
+				}
+				if got != none || !slices.Equal(ran, plan) {
 					w.say("%s, %s of A: answers\n\t%s %q\nnot, as for what nobody has,\n\t%s %q", where, c.source, got, ran, none, plan)
 				}
 			}
