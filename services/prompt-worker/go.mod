@@ -1,0 +1,3 @@
+module github.com/sametick/sametick/services/prompt-worker
+
+go 1.26.0
