@@ -190,7 +190,7 @@ const (
 	maxData   = 256 << 10 // bytes of the values of all variables, and of each that a template makes
 	maxPrompt = 1 << 20   // bytes of all messages
 	maxSteps  = 100_000
-	maxTime   = 250 * time.Millisecond
+	maxTime   = time.Second // steps end a render long before, unless each has much to do
 )
 
 var (
