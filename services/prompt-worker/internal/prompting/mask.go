@@ -20,6 +20,8 @@ func DefaultMaskedKeys() []string {
 type Mask struct {
 	paths [][]string
 	keys  []string
+	// longest is of the paths: what lies further up decides nothing.
+	longest int
 }
 
 // NewMask hides what stands at a path, wherever in the event it begins (attributes.salary is hidden before, after and
@@ -33,7 +35,7 @@ func NewMask(paths, keys []string) (*Mask, error) {
 				return nil, fmt.Errorf("masked path %q: names with a dot between", p)
 			}
 		}
-		m.paths = append(m.paths, segments)
+		m.paths, m.longest = append(m.paths, segments), max(m.longest, len(segments))
 	}
 	for _, k := range keys {
 		folded := fold(k)
@@ -65,7 +67,7 @@ func (m *Mask) apply(node any, path []string) any {
 		out := make(map[string]any, len(n))
 		for name, value := range n {
 			// A change is named attributes.salary in one word.
-			below := slices.Concat(path, strings.Split(name, "."))
+			below := m.below(path, strings.Split(name, "."))
 			if value != nil && (m.hidesKey(name) || m.hidesPath(below)) {
 				out[name] = Masked
 				continue
@@ -74,7 +76,7 @@ func (m *Mask) apply(node any, path []string) any {
 		}
 		return out
 	case []any:
-		out, below := make([]any, len(n)), slices.Concat(path, []string{"*"})
+		out, below := make([]any, len(n)), m.below(path, []string{"*"})
 		for i, value := range n {
 			if out[i] = m.apply(value, below); m.hidesPath(below) {
 				out[i] = Masked
@@ -84,6 +86,12 @@ func (m *Mask) apply(node any, path []string) any {
 	default:
 		return node
 	}
+}
+
+// below is the end of a path, however deep it goes.
+func (m *Mask) below(path, names []string) []string {
+	all := slices.Concat(path, names)
+	return all[max(len(all)-m.longest, 0):]
 }
 
 func (m *Mask) hidesKey(name string) bool {
