@@ -94,7 +94,7 @@ func (t *Template) prompt(ctx context.Context, s *Subject, mask *Mask, random io
 // bind gives the variables for system messages and those for the user's.
 func (t *Template) bind(s *Subject, mask *Mask) (fixed, all map[string]any, err error) {
 	fixed, all = map[string]any{}, map[string]any{}
-	hidden, _ := mask.apply(s.doc, nil).(map[string]any)
+	hidden := mask.event(s.doc)
 	budget := maxData
 	for _, v := range t.variables {
 		if v.Fixed() {
