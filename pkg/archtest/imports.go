@@ -33,7 +33,7 @@ var testOnly = []string{"devstack", "pgtest", "redistest", "lifecycletest", "arc
 
 // domains are the packages that hold rules: no technology may enter them.
 var domains = map[string][]string{
-	"api-gateway":    {"records", "schema", "types", "events", "workflow", "identity", "audit"},
+	"api-gateway":    {"records", "schema", "types", "events", "workflow", "identity", "audit", "review"},
 	"outbox-relay":   {"sequence", "publish"},
 	"sse-gateway":    {"hub", "resume"},
 	"webhook-worker": {"delivery", "signing", "schedule"},

@@ -89,7 +89,7 @@ func (p *problems) write(w http.ResponseWriter, r *http.Request, e *errs.Error) 
 	if e.Reason == "VERSION_MISMATCH" && r.Header.Get("If-Match") != "" { // RFC 9110, 13.1.1
 		status = http.StatusPreconditionFailed
 	}
-	if e.Reason == "IDEMPOTENCY_KEY_REUSED" {
+	if e.Reason == "IDEMPOTENCY_KEY_REUSED" || e.Reason == "REVIEW_REJECTED" {
 		status = http.StatusUnprocessableEntity
 	}
 	p.writeStatus(w, r, e, status)
