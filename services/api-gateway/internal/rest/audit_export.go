@@ -56,6 +56,7 @@ func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream gr
 	lines, begun := make([]byte, 0, lineBuffer), false
 	send := func() bool {
 		if !begun {
+			rateLimitsOf(w, stream)
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			begun = true
 		}
@@ -79,6 +80,7 @@ func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream gr
 				g.options.Log.WarnContext(r.Context(), "export broken off", "error", err)
 				panic(http.ErrAbortHandler)
 			}
+			rateLimitsOf(w, stream)
 			g.problems.write(w, r, errs.From(err))
 			return
 		}

@@ -167,7 +167,8 @@ func outgoing(key string) (string, bool) {
 	if key == grpcapi.ReplayedKey {
 		return "Idempotency-Replayed", true
 	}
-	return "", false
+	name, ok := rateLimits[key]
+	return name, ok
 }
 
 func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
