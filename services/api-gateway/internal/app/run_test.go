@@ -188,6 +188,25 @@ func TestStream(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+// HEAD goes to sse-gateway as HEAD, with the token as GET has it, and ends at once.
+func TestStreamHead(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		w.Header().Set("Content-Type", "text/event-stream")
+	}))
+	t.Cleanup(server.Close)
+	s := start(t, func(c *Config) { c.SSEURL = server.URL })
+	a := s.call("HEAD", "/api/events/stream?token="+s.session().AccessToken, "-", "")
+	require.Equal(t, http.StatusOK, a.status)
+	require.Equal(t, "text/event-stream", a.header.Get("Content-Type"))
+	got := <-seen
+	require.Equal(t, http.MethodHead, got.Method)
+	require.NotEmpty(t, got.Header.Get("Authorization"))
+	require.Empty(t, got.URL.RawQuery)
+	require.Equal(t, http.StatusUnauthorized, s.call("HEAD", "/api/events/stream", "stk_"+strings.Repeat("x", 43), "").status)
+}
+
 func TestStreamUnavailable(t *testing.T) {
 	s := start(t, nil)
 	token := s.session().AccessToken

@@ -67,6 +67,9 @@ func allowed(mux *runtime.ServeMux, r *http.Request) (methods []string) {
 			methods = append(methods, method)
 		}
 	}
+	if slices.Contains(methods, http.MethodGet) && !slices.Contains(methods, http.MethodHead) {
+		methods = append(methods, http.MethodHead)
+	}
 	slices.Sort(methods)
 	return methods
 }

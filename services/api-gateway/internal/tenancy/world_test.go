@@ -255,7 +255,7 @@ func (s *side) rest(by route) func(*method, request) said {
 			return said{code: "unsent", text: "no value for " + path}
 		}
 		body := []byte{}
-		if by.verb == http.MethodGet || by.verb == http.MethodDelete {
+		if by.verb != http.MethodPost && by.verb != http.MethodPatch {
 			for key, v := range r {
 				list, ok := v.([]any)
 				if !ok {
