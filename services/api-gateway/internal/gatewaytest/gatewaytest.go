@@ -194,6 +194,8 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
+	// Trailer is what came after the body.
+	Trailer http.Header
 }
 
 // Do sends a request and reads the whole answer.
@@ -205,5 +207,5 @@ func Do(req *http.Request) (Answer, error) {
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
-	return Answer{res.StatusCode, res.Header, string(text)}, err
+	return Answer{res.StatusCode, res.Header, string(text), res.Trailer}, err
 }
