@@ -32,12 +32,15 @@ func New(t testing.TB, target string) *Wire {
 	w := &Wire{listener: listener, target: target}
 	w.ended, w.end = context.WithCancel(context.Background())
 	w.wg.Go(w.accept)
-	t.Cleanup(func() {
-		w.end()
-		_ = listener.Close()
-		w.wg.Wait()
-	})
+	t.Cleanup(w.Close)
 	return w
+}
+
+// Close ends all connections and takes no new one; a second call does nothing.
+func (w *Wire) Close() {
+	w.end()
+	_ = w.listener.Close() // it may be closed already
+	w.wg.Wait()
 }
 
 // Addr is what clients dial.
