@@ -29,7 +29,7 @@ var allowedBelow = map[string][]string{
 }
 
 // testOnly serves tests, `make up` and each other, never a service.
-var testOnly = []string{"devstack", "pgtest", "redistest", "lifecycletest", "archtest"}
+var testOnly = []string{"devstack", "pgtest", "redistest", "wiretest", "lifecycletest", "archtest"}
 
 // domains are the packages that hold rules: no technology may enter them.
 var domains = map[string][]string{

@@ -80,7 +80,8 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Context().Err() != nil {
-		return // gone before it began
+		h.Log.LogAttrs(r.Context(), slog.LevelInfo, "client left before its stream began", slog.Int64("org_id", req.Org), slog.Duration("took", time.Since(begin)))
+		return
 	}
 	// EventSource takes any status but 200 as final. What passes with time must not end it.
 	if e := errs.From(err); r.Header.Get("Sec-Fetch-Mode") != "" && (e.Kind == errs.ResourceExhausted || e.Kind == errs.Unavailable) {
