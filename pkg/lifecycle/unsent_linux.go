@@ -9,7 +9,7 @@ import (
 
 const (
 	// unsentBytes is what the kernel may hold for a client beyond what is on its way.
-	unsentBytes = 128 << 10
+	unsentBytes = 32 << 10
 	// notSentLowat is TCP_NOTSENT_LOWAT (Linux' include/uapi/linux/tcp.h), which package syscall lacks.
 	notSentLowat = 25
 )
