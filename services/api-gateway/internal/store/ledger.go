@@ -13,7 +13,7 @@ import (
 )
 
 // ledger is an append-only table whose rows are counted by blocks of ids once nothing can be added to them
-// (pkg/outbox/migrations, 00003 for events and 00005 for audit entries), and the tables of its counts.
+// (pkg/outbox/migrations, 00003 for events and 00007 for audit entries), and the tables of its counts.
 type ledger struct{ table, counts, actorCounts, times string }
 
 const (

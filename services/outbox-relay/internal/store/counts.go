@@ -9,7 +9,7 @@ import (
 )
 
 // Counts counts settled events and audit entries by blocks of ids, for the exact totals of the API: see
-// pkg/outbox/migrations, 00003 and 00005.
+// pkg/outbox/migrations, 00003 and 00007.
 type Counts struct{ Pool *pgxpool.Pool }
 
 // Run counts what can be counted, a block (50,000 ids) in a transaction of its own: it takes about 0.1 s
