@@ -1,88 +1,108 @@
-package grpcapi
+// Package idempotency does a call that carries an Idempotency-Key once, and gives those that are sent again within
+// 24 hours the answer of the first. The claim of the key, what the call changes and its answer commit in one
+// transaction, that of the service which owns what is changed. Unary is the interceptor, Claims the transaction for
+// services that use pkg/pg; the table is pkg/outbox's.
+package idempotency
 
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sametick/sametick/pkg/errs"
-	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 )
 
-// Metadata of an idempotent call and of an answer that was given before.
+// Metadata of a call with a key, and of an answer that was given before.
 const (
-	IdempotencyKey = "idempotency-key"
-	ReplayedKey    = "idempotency-replayed"
+	Key      = "idempotency-key"
+	Replayed = "idempotency-replayed"
 )
 
 // maxKey bounds an Idempotency-Key, in characters.
 const maxKey = 255
 
-// Once does a call in one transaction with its claim, see store.Once.
+// Claim is a call that shall be done once.
+type Claim struct {
+	OrgID int64
+	// Caller is who calls: another one's keys are others.
+	Caller               string
+	KeyHash, RequestHash []byte
+}
+
+// Once does calls once.
 type Once interface {
-	Once(ctx context.Context, orgID int64, caller string, keyHash, requestHash []byte, do func(context.Context) ([]byte, error)) (foundHash, answer []byte, err error)
+	// Once does what was claimed, in one transaction with the claim and its answer. When it was done before, it
+	// gives that call's request hash and answer instead. An error of do leaves no claim.
+	Once(ctx context.Context, c Claim, do func(context.Context) (answer []byte, err error)) (requestHash, kept []byte, err error)
+	// Forget ends some keys that are too old to be asked for.
 	Forget(ctx context.Context)
 }
 
-// Idempotency is the interceptor, after Access.Unary, of calls that carry a key: the first one does its work and
-// keeps its answer in the same transaction, the others get that.
-func Idempotency(once Once) grpc.UnaryServerInterceptor {
+// Options of Unary.
+type Options struct {
+	Once Once
+	// Caller tells who calls; an empty subject is nobody known.
+	Caller func(context.Context) (orgID int64, subject string)
+	// Refused are the methods that take no key, by full name, and why.
+	Refused map[string]string
+	// Elsewhere tells whether a method is another service's, which keeps its keys; nil for none.
+	Elsewhere func(fullMethod string) bool
+}
+
+// Unary is the interceptor of calls that carry a key, after the one that knows who calls. Methods that begin with Get
+// or List only read: their keys mean nothing.
+func Unary(o Options) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		key := first(md, IdempotencyKey)
-		if key == "" || isProbe(info.FullMethod) || !mutates(info.FullMethod) {
+		keys := metadata.ValueFromIncomingContext(ctx, Key)
+		m, isMessage := req.(proto.Message)
+		if len(keys) == 0 || keys[0] == "" || !isMessage || !mutates(info.FullMethod) || o.Elsewhere != nil && o.Elsewhere(info.FullMethod) {
 			return next(ctx, req)
 		}
-		if len(md.Get(IdempotencyKey)) > 1 || len(key) > maxKey || Printable(key) != key {
-			return nil, invalid("Idempotency-Key", "INVALID_KEY", fmt.Sprintf("once, 1 to %d printable ASCII characters", maxKey))
+		orgID, subject := o.Caller(ctx)
+		why, refused := o.Refused[info.FullMethod]
+		switch {
+		case len(keys) > 1 || !isKey(keys[0]):
+			return nil, invalid("INVALID_KEY", fmt.Sprintf("once, 1 to %d printable ASCII characters", maxKey))
+		case subject == "":
+			return nil, invalid("NOT_SUPPORTED", "no key here: who calls is not known before")
+		case refused:
+			return nil, invalid("NOT_SUPPORTED", "no key here: "+why)
 		}
-		c := callerOf(ctx)
-		if c.principal.Subject == "" {
-			return nil, invalid("Idempotency-Key", "NOT_SUPPORTED", "no key here: who calls is not known before")
-		}
-		if info.FullMethod == identityv1.IdentityService_ChangePassword_FullMethodName {
-			return nil, invalid("Idempotency-Key", "NOT_SUPPORTED", "no key here: each try of a password counts")
-		}
-		m, ok := req.(proto.Message)
-		if !ok {
-			return next(ctx, req)
-		}
-		return idempotent(ctx, once, c, key, info.FullMethod, m, next)
+		return o.do(ctx, orgID, subject, keys[0], info.FullMethod, m, next)
 	}
 }
 
 // mutates: all methods but those that read.
 func mutates(method string) bool {
 	name := method[strings.LastIndexByte(method, '/')+1:]
-	return !strings.HasPrefix(name, "Get") && !strings.HasPrefix(name, "List")
+	return !strings.HasPrefix(method, "/grpc.") && !strings.HasPrefix(name, "Get") && !strings.HasPrefix(name, "List")
 }
 
-func idempotent(ctx context.Context, once Once, c caller, key, method string, req proto.Message, next grpc.UnaryHandler) (any, error) {
+func isKey(s string) bool {
+	return len(s) <= maxKey && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+func (o Options) do(ctx context.Context, orgID int64, caller, key, method string, req proto.Message, next grpc.UnaryHandler) (any, error) {
 	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
 	keyHash := sha256.Sum256([]byte(key))
 	requestHash := sha256.Sum256(append([]byte(method+"\x00"), text...))
-	seal, err := sealer(key, c.call.OrgID)
+	seal, err := sealer(key, orgID)
 	if err != nil {
 		return nil, err
 	}
 	var answer any
-	found, kept, err := once.Once(ctx, c.call.OrgID, c.principal.Subject, keyHash[:], requestHash[:], func(ctx context.Context) ([]byte, error) {
+	claim := Claim{OrgID: orgID, Caller: caller, KeyHash: keyHash[:], RequestHash: requestHash[:]}
+	found, kept, err := o.Once.Once(ctx, claim, func(ctx context.Context) ([]byte, error) {
 		var err error
 		if answer, err = next(ctx, req); err != nil {
 			return nil, err
@@ -94,54 +114,17 @@ func idempotent(ctx context.Context, once Once, c caller, key, method string, re
 		return nil, err
 	case found == nil:
 		if rand.N(50) == 0 { // now and then
-			once.Forget(ctx)
+			o.Once.Forget(ctx)
 		}
 		return answer, nil
 	case !bytes.Equal(found, requestHash[:]):
 		return nil, errs.New(errs.FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key was used for another request").
 			WithField("Idempotency-Key", "IDEMPOTENCY_KEY_REUSED", "a new key for each request")
 	}
-	_ = grpc.SetHeader(ctx, metadata.Pairs(ReplayedKey, "true")) // an in-process call has none
+	_ = grpc.SetHeader(ctx, metadata.Pairs(Replayed, "true")) // an in-process call has none
 	return decrypt(seal, kept)
 }
 
-// sealer makes the cipher of an answer: its key is the caller's, which is not stored.
-func sealer(key string, orgID int64) (cipher.AEAD, error) {
-	secret, err := hkdf.Key(sha256.New, []byte(key), nil, "sametick idempotency "+strconv.FormatInt(orgID, 10), 32)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(secret)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
-func encrypt(seal cipher.AEAD, answer any) ([]byte, error) {
-	m, ok := answer.(proto.Message)
-	if !ok {
-		return nil, errors.New("an answer that is no message")
-	}
-	any, err := anypb.New(m)
-	if err != nil {
-		return nil, err
-	}
-	text, err := proto.Marshal(any)
-	if err != nil {
-		return nil, err
-	}
-	return seal.Seal(nil, nil, text, nil), nil
-}
-
-func decrypt(seal cipher.AEAD, kept []byte) (any, error) {
-	text, err := seal.Open(nil, nil, kept, nil)
-	if err != nil {
-		return nil, fmt.Errorf("a kept answer cannot be read: %w", err)
-	}
-	var m anypb.Any
-	if err := proto.Unmarshal(text, &m); err != nil {
-		return nil, err
-	}
-	return m.UnmarshalNew()
+func invalid(reason, allowed string) error {
+	return errs.New(errs.Invalid, "INVALID_REQUEST", "the request has invalid fields").WithField("Idempotency-Key", reason, allowed)
 }

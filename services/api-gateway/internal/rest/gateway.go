@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
@@ -153,7 +154,7 @@ func incoming(header string) (string, bool) {
 	case "Authorization":
 		return "authorization", true
 	case "Idempotency-Key":
-		return grpcapi.IdempotencyKey, true
+		return idempotency.Key, true
 	default:
 		return "", false
 	}
@@ -164,7 +165,7 @@ func none(string) (string, bool) { return "", false }
 
 // outgoing passes on what an answer says of itself.
 func outgoing(key string) (string, bool) {
-	if key == grpcapi.ReplayedKey {
+	if key == idempotency.Replayed {
 		return "Idempotency-Replayed", true
 	}
 	return "", false
