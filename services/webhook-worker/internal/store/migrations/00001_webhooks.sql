@@ -31,7 +31,7 @@ CREATE TABLE sametick.webhook_endpoints (
   headers         jsonb NOT NULL DEFAULT '{}',
   rate_limit      integer CHECK (rate_limit > 0),
   ordered         boolean NOT NULL DEFAULT false,
-  asymmetric      boolean NOT NULL DEFAULT false,
+  ed25519         boolean NOT NULL DEFAULT false,
   auth_kind       text NOT NULL DEFAULT 'none' CHECK (auth_kind IN ('none', 'basic', 'bearer')),
   -- What must stay secret is sealed under the key ring (pkg/keyring).
   auth_sealed     bytea,
@@ -208,3 +208,4 @@ CREATE POLICY org ON sametick.webhook_replays TO sametick_webhook USING (sametic
 
 SELECT sametick.ensure_attempt_partitions();
 RESET ROLE;
+GRANT SELECT ON sametick.schema_webhook TO sametick_webhook;
