@@ -16,6 +16,7 @@ func Idempotency(once idempotency.Once) grpc.UnaryServerInterceptor {
 			c := callerOf(ctx)
 			return c.call.OrgID, c.principal.Subject
 		},
-		Refused: map[string]string{identityv1.IdentityService_ChangePassword_FullMethodName: "each try of a password counts"},
+		Elsewhere: isForwarded,
+		Refused:   map[string]string{identityv1.IdentityService_ChangePassword_FullMethodName: "each try of a password counts"},
 	})
 }

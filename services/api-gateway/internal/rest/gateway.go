@@ -27,6 +27,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
@@ -70,6 +71,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
 		identityv1.RegisterDirectoryServiceHandler,
 		typesv1.RegisterTypeServiceHandler, auditv1.RegisterAuditServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
+		webhooksv1.RegisterWebhookServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err
