@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sametick/sametick/pkg/condition"
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
@@ -35,8 +36,9 @@ const (
 
 // Checks are what other packages know of settings. An error's text says what is wrong.
 type Checks struct {
-	URL               func(string) error
-	Filter, Transform func(string) error
+	// URL gives an address as it will be called.
+	URL        func(string) (string, error)
+	Conditions *condition.Compiler
 	// Secret checks one that a caller brings: whsec_….
 	Secret func(string) error
 }
@@ -64,10 +66,10 @@ func (f *faults) result() error {
 
 func (f *faults) has(field string) bool { return f.in == nil || f.in(field) }
 
-// check refuses faulty settings, of the fields that the request has.
+// check refuses faulty settings, of the fields that the request has, and writes the URL as it will be called.
 func (f *faults) check(s *Settings, c *Checks) {
 	if f.has("url") {
-		f.url(s.URL, c)
+		f.url(s, c)
 	}
 	if n := utf8.RuneCountInString(s.Description); f.has("description") && n > maxDescription {
 		f.add("description", "TOO_LONG", "at most %d characters, not %d", maxDescription, n)
@@ -89,8 +91,8 @@ func (f *faults) check(s *Settings, c *Checks) {
 			f.add("aggregate_ids", "OUT_OF_RANGE", "ids, from 1")
 		}
 	}
-	f.cel("filter", s.Filter, c.Filter)
-	f.cel("transform", s.Transform, c.Transform)
+	f.cel("filter", s.Filter, condition.Bool, c.Conditions)
+	f.cel("transform", s.Transform, condition.Object, c.Conditions)
 	if f.has("format") && s.Format != delivery.Standard && s.Format != delivery.CloudEvents {
 		f.add("format", "NOT_IN_ENUM", "one of: %s, %s", delivery.Standard, delivery.CloudEvents)
 	}
@@ -102,24 +104,27 @@ func (f *faults) check(s *Settings, c *Checks) {
 	}
 }
 
-func (f *faults) url(text string, c *Checks) {
+func (f *faults) url(s *Settings, c *Checks) {
 	switch {
-	case text == "":
+	case s.URL == "":
 		f.add("url", "REQUIRED", "an https:// address")
-	case len(text) > maxURL:
+	case len(s.URL) > maxURL:
 		f.add("url", "TOO_LONG", "at most %d characters", maxURL)
 	default:
-		if err := c.URL(text); err != nil {
+		called, err := c.URL(s.URL)
+		if err != nil {
 			f.add("url", "INVALID_URL", "%s", err)
+			return
 		}
+		s.URL = called
 	}
 }
 
-func (f *faults) cel(field, text string, check func(string) error) {
+func (f *faults) cel(field, text string, kind condition.Kind, c *condition.Compiler) {
 	if !f.has(field) || text == "" {
 		return
 	}
-	if err := check(text); err != nil {
+	if _, err := c.Compile(text, kind); err != nil {
 		f.add(field, "INVALID_CEL", "%s", err)
 	}
 }
