@@ -194,3 +194,8 @@ func (a *api) count(sql string, args ...any) (n int) {
 	require.NoError(a.t, a.admin.QueryRow(a.t.Context(), sql, args...).Scan(&n))
 	return n
 }
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(text), into), text)
+}
