@@ -49,14 +49,45 @@ type Endpoint struct {
 	Authorization string
 	// Certificate is shown to the receiver; nil for none.
 	Certificate *tls.Certificate
-	// Secrets sign, newest first (whsec_…, whsk_…).
-	Secrets []string
-	Enabled bool
+	// Secrets sign, newest first; some may have expired since it was loaded.
+	Secrets  []Secret
+	Enabled  bool
+	Archived bool
 	// FailingSince is zero when the newest attempt has not failed.
 	FailingSince time.Time
 	// FromPosition: it gets the events after it. Negative until the scheduler has passed its creation.
 	FromPosition int64
 	Version      int64
+}
+
+// Secret signs until it expires.
+type Secret struct {
+	// Text is whsec_… or whsk_….
+	Text string
+	// Expires is zero for never.
+	Expires time.Time
+}
+
+// Signing gives the secrets that sign at a time, newest first.
+func (e *Endpoint) Signing(now time.Time) []string {
+	texts := make([]string, 0, len(e.Secrets))
+	for _, s := range e.Secrets {
+		if s.Expires.IsZero() || s.Expires.After(now) {
+			texts = append(texts, s.Text)
+		}
+	}
+	return texts
+}
+
+// Closed is the cause why nothing is sent to it, CauseArchived or CauseDisabled; empty while it is open.
+func (e *Endpoint) Closed() string {
+	switch {
+	case e.Archived:
+		return CauseArchived
+	case !e.Enabled:
+		return CauseDisabled
+	}
+	return ""
 }
 
 // Delivery is one event on its way to one endpoint.
@@ -77,7 +108,7 @@ type Delivery struct {
 	Event []byte
 }
 
-// Causes of an attempt that did not deliver.
+// Causes of an attempt that did not deliver; from CauseEventGone on no request was made.
 const (
 	CauseDNS       = "dns"
 	CauseBlocked   = "blocked"
@@ -92,6 +123,7 @@ const (
 	CauseProtocol  = "protocol"
 	CauseProxy     = "proxy"
 	CauseEventGone = "event_gone"
+	CauseFilter    = "filter"
 	CauseTransform = "transform"
 	CauseSkipped   = "skipped"
 	CauseArchived  = "archived"
