@@ -50,7 +50,9 @@ type Endpoint struct {
 	// Certificate is shown to the receiver; nil for none.
 	Certificate *tls.Certificate
 	// Secrets sign, newest first; some may have expired since it was loaded.
-	Secrets  []Secret
+	Secrets []Secret
+	// Fault is why something secret of it cannot be opened: it is not sent to then. Empty when all could.
+	Fault    string
 	Enabled  bool
 	Archived bool
 	// FailingSince is zero when the newest attempt has not failed.
@@ -110,18 +112,20 @@ type Delivery struct {
 
 // Causes of an attempt that did not deliver; from CauseEventGone on no request was made.
 const (
-	CauseDNS       = "dns"
-	CauseBlocked   = "blocked"
-	CauseConnect   = "connect"
-	CauseTLS       = "tls"
-	CauseTimeout   = "timeout"
-	CauseReset     = "reset"
-	CauseStatus    = "status"
-	CauseRedirect  = "redirect"
-	CauseGone      = "gone"
-	CauseTooLarge  = "too_large"
-	CauseProtocol  = "protocol"
-	CauseProxy     = "proxy"
+	CauseDNS      = "dns"
+	CauseBlocked  = "blocked"
+	CauseConnect  = "connect"
+	CauseTLS      = "tls"
+	CauseTimeout  = "timeout"
+	CauseReset    = "reset"
+	CauseStatus   = "status"
+	CauseRedirect = "redirect"
+	CauseGone     = "gone"
+	CauseTooLarge = "too_large"
+	CauseProtocol = "protocol"
+	CauseProxy    = "proxy"
+	// CauseConfig is ours: a secret of the endpoint cannot be opened.
+	CauseConfig    = "config"
 	CauseEventGone = "event_gone"
 	CauseFilter    = "filter"
 	CauseTransform = "transform"

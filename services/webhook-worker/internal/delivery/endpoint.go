@@ -143,6 +143,7 @@ type shard struct {
 	open int
 	// stalled are endpoints whose turn came when the lease was too short.
 	stalled []*endpoint
-	// scanned: what waits is known, so that what comes can queue behind it.
-	scanned, lost bool
+	// scans are looks at what waits that are under way: until they end, what comes cannot queue behind it.
+	scans int
+	lost  bool
 }

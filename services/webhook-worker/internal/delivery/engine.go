@@ -206,7 +206,7 @@ func (e *Engine) Run(take, work context.Context) error {
 		case <-timer.C:
 		case <-taking:
 			taking = nil
-			e.held(nil, time.Time{}, 0)
+			e.held(nil, time.Time{})
 		}
 		now := time.Now()
 		e.wake(now)

@@ -26,7 +26,7 @@ func programs() *rapid.Generator[[]op] {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 		return op{
 			what: rapid.SampledFrom([]string{"arrive", "arrive", "arrive", "late", "wait", "wait", "long", "crash", "drain", "lose", "touch",
-				"order", "close", "open", "down", "doubt"}).Draw(t, "what"),
+				"begin", "order", "close", "open", "down", "doubt"}).Draw(t, "what"),
 			endpoint: rapid.Int64Range(1, 5).Draw(t, "endpoint"),
 			n:        rapid.IntRange(1, 150).Draw(t, "n"),
 		}
@@ -98,9 +98,13 @@ func walk(t *testing.T, program []op, seed uint64, history func(*world) delivery
 			r.stop()
 			r = start()
 		case "lose":
-			r.Held(nil, time.Time{}, 0)
+			r.Held(nil, time.Time{})
 			time.Sleep(time.Duration(o.n) * time.Second)
-			r.Held([]int{0}, time.Now().Add(10_000*time.Hour), w.newest())
+			r.Held([]int{0}, time.Now().Add(10_000*time.Hour))
+			r.Begin(0, w.newest())
+		case "begin": // as after a commit of which nobody knows: its arrival never comes
+			w.schedule(o.endpoint, o.n)
+			r.Begin(0, w.newest())
 		case "touch":
 			r.Take(w.change(o.endpoint, func(*delivery.Endpoint) {}))
 		case "order":

@@ -74,7 +74,9 @@ func requested(cause string) bool {
 }
 
 // blames tells whether a cause is the receiver's: what counts towards its breaker and its end.
-func blames(cause string) bool { return cause != "" && cause != CauseProxy && requested(cause) }
+func blames(cause string) bool {
+	return cause != "" && cause != CauseProxy && cause != CauseConfig && requested(cause)
+}
 
 // Change is what attempts change of their endpoint.
 type Change struct {

@@ -12,12 +12,22 @@ import (
 // again spreads attempts to reach the database.
 var again = backoff.Policy{Base: 50 * time.Millisecond, Cap: 2 * time.Second, Floor: 10 * time.Millisecond}
 
-// Held tells the engine which shards this replica holds, and until when at the earliest another one may. It begins with
-// what waits in those that are new and forgets those that are missing. No delivery with an id up to newest will arrive
-// from a new one; 0 is always true.
-func (e *Engine) Held(shards []int, until time.Time, newest int64) {
+// Held tells the engine which shards this replica holds, and until when at the earliest another one may. It forgets
+// those that are missing.
+func (e *Engine) Held(shards []int, until time.Time) {
 	shards = slices.Clone(shards)
-	e.post(func() { e.held(shards, until, newest) })
+	e.post(func() { e.held(shards, until) })
+}
+
+// Begin lets the engine look what waits in a shard that it holds: at first, and whenever something may have been
+// scheduled that never arrives. No delivery with an id up to newest will arrive; 0 is always true.
+func (e *Engine) Begin(id int, newest int64) {
+	e.post(func() {
+		if s := e.shards[id]; s != nil {
+			s.arrived = max(s.arrived, newest)
+			e.scan(s)
+		}
+	})
 }
 
 // release is a call of Release that waits.
@@ -56,7 +66,7 @@ func (e *Engine) released() {
 	})
 }
 
-func (e *Engine) held(ids []int, until time.Time, newest int64) {
+func (e *Engine) held(ids []int, until time.Time) {
 	for id, s := range e.shards {
 		if !slices.Contains(ids, id) {
 			e.lose(s)
@@ -66,9 +76,8 @@ func (e *Engine) held(ids []int, until time.Time, newest int64) {
 	for _, id := range ids {
 		s := e.shards[id]
 		if s == nil {
-			s = &shard{id: id, arrived: newest, endpoints: map[int64]*endpoint{}, early: map[int64]struct{}{}}
+			s = &shard{id: id, endpoints: map[int64]*endpoint{}, early: map[int64]struct{}{}}
 			e.shards[id] = s
-			e.scan(s)
 		}
 		s.until = until
 		stalled := s.stalled
@@ -95,18 +104,19 @@ func (e *Engine) lose(s *shard) {
 	}
 }
 
-// scan learns what waits in a shard that is new here.
+// scan learns what waits in a shard.
 func (e *Engine) scan(s *shard) {
+	s.scans++
 	e.async(func() func() {
 		list, err := retried(e, "what waits in a shard cannot be read", func() ([]Waiting, error) {
 			return e.c.Queue.Waiting(e.take, s.id)
 		})
 		return func() {
+			s.scans--
 			if err != nil || s.lost {
 				return
 			}
 			now := time.Now()
-			s.scanned = true
 			for _, w := range list {
 				ep := e.endpoint(s, w.OrgID, w.EndpointID)
 				ep.later(w.Due)

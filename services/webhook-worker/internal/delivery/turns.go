@@ -39,7 +39,7 @@ func (e *Engine) offer(ep *endpoint, d *Delivery, now time.Time) {
 	if _, ok := ep.known[d.ID]; ok {
 		return
 	}
-	if !ep.shard.scanned || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.Len() >= window || !e.room() {
+	if ep.shard.scans > 0 || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.Len() >= window || !e.room() {
 		ep.later(d.Due)
 		return
 	}

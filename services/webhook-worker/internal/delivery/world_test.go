@@ -281,7 +281,8 @@ func (w *world) start(t *testing.T, change func(*delivery.Config)) *running {
 		defer close(r.done)
 		_ = r.Run(take, work)
 	}()
-	r.Held([]int{0}, time.Now().Add(10_000*time.Hour), w.newest())
+	r.Held([]int{0}, time.Now().Add(10_000*time.Hour))
+	r.Begin(0, w.newest())
 	return r
 }
 
