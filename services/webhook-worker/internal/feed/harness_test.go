@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -141,6 +140,19 @@ type worker struct {
 	once             sync.Once
 }
 
+// backlog queues n deliveries of one event of its own.
+func (s *stage) backlog(org, endpoint int64, n int, set string) {
+	s.t.Helper()
+	e := s.log.Append(org, "task", "pre_create", 1, "") // which nobody is subscribed to
+	s.publish()
+	s.exec(`INSERT INTO sametick.webhook_queue (id, org_id, shard, endpoint_id, event_id, position, event_type, due_at, created_at)
+SELECT nextval('sametick.webhook_delivery_ids'), $1, sametick.shard_of($1), $2, $3, $4, 'task.pre_create', now(), now() FROM generate_series(1, $5)`,
+		org, endpoint, e.Position, e.Position, n)
+	if set != "" {
+		s.exec("UPDATE sametick.webhook_queue SET "+set+" WHERE endpoint_id = $1", endpoint)
+	}
+}
+
 // options of a worker; zero values are what tests mostly want.
 type options struct {
 	change  func(*delivery.Config)
@@ -232,4 +244,3 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	require.Eventually(t, cond, 30*time.Second, 10*time.Millisecond, what)
 }
 
-func compacted(text string) string { return strings.ReplaceAll(text, ": ", ":") }

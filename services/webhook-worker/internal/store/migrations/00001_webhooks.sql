@@ -16,6 +16,7 @@ CREATE SEQUENCE sametick.webhook_ids AS bigint;
 -- scheduling, which ordered endpoints rest on.
 CREATE SEQUENCE sametick.webhook_delivery_ids AS bigint CACHE 1;
 GRANT USAGE ON SEQUENCE sametick.webhook_ids, sametick.webhook_delivery_ids TO sametick_webhook;
+GRANT SELECT ON SEQUENCE sametick.webhook_delivery_ids TO sametick_webhook;
 
 CREATE TABLE sametick.webhook_endpoints (
   org_id          bigint NOT NULL,
