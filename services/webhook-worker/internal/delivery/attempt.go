@@ -132,7 +132,7 @@ func (e *Engine) save(now time.Time) {
 // persist tries until it succeeds or work has ended.
 func (e *Engine) persist(b *Batch) ([]int64, error) {
 	for failures := 1; ; failures++ {
-		limit := e.c.Deadline
+		limit := saveTimeout
 		if e.work.Err() != nil {
 			limit = lastSave
 		}

@@ -22,8 +22,8 @@ type Queue interface {
 
 // History keeps what came of attempts. Safe for concurrent use.
 type History interface {
-	// Save keeps outcomes and changes of endpoints, takes final deliveries from the table and puts off the others, all
-	// in one transaction. It gives the ids that could not be put off, because the table has them differently or not
+	// Save keeps outcomes and changes of endpoints, takes final deliveries from the table and puts off the others. After
+	// an error the same batch is saved again, also when it may have been saved. It gives the ids that could not be put off, because the table has them differently or not
 	// any more.
 	Save(ctx context.Context, b *Batch) (refused []int64, err error)
 	// Cancel ends what waits for an endpoint if it is closed, up to a limit, and gives how many deliveries these were.
@@ -64,8 +64,6 @@ type Window struct {
 type Batch struct {
 	Outcomes []Outcome
 	Changes  []Change
-	// Doubt is set by Save when it cannot tell whether it has saved; the next Save of the same batch looks first.
-	Doubt bool
 }
 
 // Arrival is what one batch of a shard's events led to, once it is committed.
@@ -115,8 +113,9 @@ const (
 	// maxUnsaved and maxUnsavedBytes: when so much waits to be persisted nothing more is sent.
 	maxUnsaved      = 5000
 	maxUnsavedBytes = 32 << 20
-	// lastSave is how long a batch may take once work has ended.
-	lastSave = 2 * time.Second
+	// saveTimeout is how long persisting a batch may take, lastSave once work has ended.
+	saveTimeout = 15 * time.Second
+	lastSave    = 2 * time.Second
 	// maxLoads is how many windows are loaded at a time, cancelAt how many deliveries a transaction cancels.
 	maxLoads = 4
 	cancelAt = 1000

@@ -29,6 +29,7 @@ type world struct {
 	endpoints map[int64]*delivery.Endpoint
 	ends      map[int64][]string // final outcomes by delivery
 	sent      map[int64][]int64  // by endpoint, the ids of successful attempts
+	saved     map[[2]int64]bool  // by delivery and the attempt's beginning
 	faults    []string
 	attempts  map[int64]int
 	loads     int
@@ -46,7 +47,7 @@ type world struct {
 func newWorld(seed uint64) *world {
 	w := &world{
 		rand: rand.New(rand.NewPCG(seed, 1)), rows: map[int64]*delivery.Delivery{}, endpoints: map[int64]*delivery.Endpoint{},
-		ends: map[int64][]string{}, sent: map[int64][]int64{}, attempts: map[int64]int{}, flying: map[int64]int{}, widest: map[int64]int{},
+		ends: map[int64][]string{}, sent: map[int64][]int64{}, attempts: map[int64]int{}, saved: map[[2]int64]bool{}, flying: map[int64]int{}, widest: map[int64]int{},
 	}
 	w.answer = func(context.Context, *delivery.Endpoint, *delivery.Delivery) delivery.Result {
 		return delivery.Result{}
@@ -105,6 +106,7 @@ func (w *world) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 		w.faults = append(w.faults, fmt.Sprintf("sent to endpoint %d, which is %s", endpoint, closed))
 	}
 	w.mu.Unlock()
+	began := time.Now()
 	r := w.answer(ctx, e, d)
 	if ctx.Err() != nil {
 		r = delivery.Result{Cause: delivery.CauseTimeout}
@@ -112,6 +114,7 @@ func (w *world) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flying[endpoint]--
+	r.Began = began
 	if r.Cause == "" {
 		w.sent[endpoint] = append(w.sent[endpoint], id)
 	}
@@ -193,14 +196,10 @@ func (w *world) Save(_ context.Context, b *delivery.Batch) ([]int64, error) {
 		return nil, before
 	}
 	refused := w.apply(b)
-	b.Doubt = after != nil
 	return refused, after
 }
 
 func (w *world) apply(b *delivery.Batch) (refused []int64) {
-	if b.Doubt { // it was saved
-		return nil
-	}
 	for _, o := range b.Outcomes {
 		id := o.Delivery.ID
 		row := w.rows[id]
@@ -211,6 +210,11 @@ func (w *world) apply(b *delivery.Batch) (refused []int64) {
 			row.Attempts++
 			row.Due = o.Next
 		default:
+			if key := [2]int64{id, o.Result.Began.UnixNano()}; w.saved[key] {
+				continue
+			} else {
+				w.saved[key] = true
+			}
 			w.ends[id] = append(w.ends[id], o.Kind)
 			delete(w.rows, id)
 		}

@@ -243,4 +243,3 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, 30*time.Second, 10*time.Millisecond, what)
 }
-

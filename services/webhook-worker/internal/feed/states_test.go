@@ -114,7 +114,9 @@ func TestByHand(t *testing.T) {
 	s.backlog(1, 1, 2, "due_at = now() + interval '1 hour', attempts = 3")
 	s.work("a", options{})
 	s.emit(1, 1)
-	eventually(t, "it works", func() bool { return s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.post_update'") == 1 })
+	eventually(t, "it works", func() bool {
+		return s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.post_update'") == 1
+	})
 	require.Equal(t, 2, s.count("webhook_queue"))
 	s.exec("UPDATE sametick.webhook_queue SET due_at = now() WHERE id = (SELECT min(id) FROM sametick.webhook_queue)")
 	s.exec("DELETE FROM sametick.webhook_queue WHERE id = (SELECT max(id) FROM sametick.webhook_queue)")
@@ -140,7 +142,9 @@ func TestEventGone(t *testing.T) {
 	s.log.DropBefore(shard, 3)
 	require.NoError(t, s.publisher.Flush(t.Context()))
 	s.work("a", options{})
-	eventually(t, "ended", func() bool { return s.count("webhook_attempts WHERE outcome = 'failed' AND cause = 'event_gone' AND attempt = 0") == 3 })
+	eventually(t, "ended", func() bool {
+		return s.count("webhook_attempts WHERE outcome = 'failed' AND cause = 'event_gone' AND attempt = 0") == 3
+	})
 	require.Zero(t, s.count("webhook_queue"))
 }
 

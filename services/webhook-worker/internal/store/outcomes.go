@@ -25,7 +25,8 @@ SELECT r.org, r.endpoint, r.delivery, r.event, r.position, r.type, r.trigger, r.
   r.cause, r.error, nullif(r.status, 0), r.latency, r.sent::jsonb, r.got::jsonb, r.body, r.truncated, r.next, r.scheduled, r.began
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::text[],
     $11::text[], $12::smallint[], $13::bigint[], $14::text[], $15::text[], $16::bytea[], $17::boolean[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
-    AS r(org, endpoint, delivery, event, position, type, trigger, attempt, outcome, cause, error, status, latency, sent, got, body, truncated, next, scheduled, began)`
+    AS r(org, endpoint, delivery, event, position, type, trigger, attempt, outcome, cause, error, status, latency, sent, got, body, truncated, next, scheduled, began)
+ON CONFLICT DO NOTHING`
 	doneSQL = `DELETE FROM sametick.webhook_queue WHERE id = ANY($1)`
 	// The attempts made are the fence: a replica that was paused and has lost the shard cannot take back what the holder has
 	// done since.
@@ -38,7 +39,6 @@ UPDATE sametick.webhook_queue q SET attempts = q.attempts + 1, due_at = r.due, c
 UPDATE sametick.webhook_endpoints SET enabled = false, disabled_reason = $3, disabled_at = date_trunc('milliseconds', now()), failing_since = $4,
   version = version + 1, updated_at = date_trunc('milliseconds', now())
  WHERE org_id = $1 AND id = $2 AND enabled AND archived_at IS NULL RETURNING coalesce(nullif(description, ''), url)`
-	savedSQL = `SELECT EXISTS (SELECT FROM sametick.webhook_attempts WHERE created_at = $1 AND org_id = $2 AND delivery_id = $3 AND attempt = $4)`
 
 	cancelSQL = `
 WITH closed AS (SELECT CASE WHEN archived_at IS NOT NULL THEN 'archived' ELSE 'disabled' END AS cause FROM sametick.webhook_endpoints
@@ -51,13 +51,9 @@ SELECT g.org_id, g.endpoint_id, g.id, g.event_id, g.position, g.event_type, g.tr
 )
 
 // Save implements delivery.History. Endpoints that are to be disabled come first, in a transaction with their event each;
-// the rest is one round trip, which Postgres runs as one transaction (PostgreSQL documentation, 55.2.4, Pipelining).
+// the rest is one round trip, which Postgres runs as one transaction (PostgreSQL documentation, 55.2.4, Pipelining). A
+// batch that is saved again, because an answer was lost, is there once; what it put off is then refused.
 func (s *Worker) Save(ctx context.Context, batch *delivery.Batch) (refused []int64, err error) {
-	if batch.Doubt {
-		if saved, err := s.saved(ctx, batch); saved || err != nil {
-			return nil, err
-		}
-	}
 	b := &pgx.Batch{}
 	b.Queue(everyOrg)
 	b.Queue(attemptsSQL, attemptArgs(batch.Outcomes)...)
@@ -70,21 +66,7 @@ func (s *Worker) Save(ctx context.Context, batch *delivery.Batch) (refused []int
 			return nil, err
 		}
 	}
-	err = s.pool.SendBatch(ctx, b).Close()
-	batch.Doubt = err != nil // to look is cheap
-	return refused, pg.Translate(err)
-}
-
-// saved tells whether a batch has been saved: all of it has, when one outcome has.
-func (s *Worker) saved(ctx context.Context, batch *delivery.Batch) (ok bool, err error) {
-	if len(batch.Outcomes) == 0 {
-		return false, nil
-	}
-	o := &batch.Outcomes[0]
-	err = s.worker(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, savedSQL, o.Result.Began, o.Delivery.OrgID, o.Delivery.ID, o.Attempt).Scan(&ok)
-	})
-	return ok, err
+	return refused, pg.Translate(s.pool.SendBatch(ctx, b).Close())
 }
 
 // queueEnds takes what has ended from the queue and puts off the rest; refused gets what could not be.

@@ -114,7 +114,8 @@ CREATE TABLE sametick.webhook_attempts (
   -- When the delivery was scheduled, and when the attempt began.
   scheduled_at     timestamptz NOT NULL,
   created_at       timestamptz NOT NULL,
-  PRIMARY KEY (created_at, id)
+  -- What is saved again, because nobody knows whether it was, is there once.
+  PRIMARY KEY (created_at, delivery_id, attempt)
 ) PARTITION BY RANGE (created_at);
 CREATE INDEX webhook_attempts_endpoint_idx ON sametick.webhook_attempts (org_id, endpoint_id, id);
 CREATE INDEX webhook_attempts_delivery_idx ON sametick.webhook_attempts (org_id, delivery_id, id);
