@@ -215,9 +215,11 @@ func TestGrants(t *testing.T) {
 		"sametick_api event_counts SELECT",
 		"sametick_api event_times SELECT",
 		"sametick_api events SELECT",
+		"sametick_api idempotency_keys INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_cursors INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_leases DELETE,INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt idempotency_keys INSERT,SELECT,UPDATE",
 		"sametick_relay audit_entries SELECT",
 		"sametick_relay audit_heads INSERT,SELECT",
 		"sametick_relay audit_leaves INSERT,SELECT",
@@ -228,6 +230,7 @@ func TestGrants(t *testing.T) {
 		"sametick_webhook consumer_cursors INSERT,SELECT,UPDATE",
 		"sametick_webhook consumer_leases DELETE,INSERT,SELECT,UPDATE",
 		"sametick_webhook consumer_members DELETE,INSERT,SELECT,UPDATE",
+		"sametick_webhook idempotency_keys INSERT,SELECT,UPDATE",
 	}, got)
 }
 
