@@ -317,7 +317,7 @@ func (s *Service) Export(ctx context.Context, call Call) (out Exported, err erro
 			_, _ = fmt.Fprintf(sum, "%d %d\n", list[i].ID, list[i].Version) // a hash never fails
 		}
 		out.SHA256 = hex.EncodeToString(sum.Sum(nil))
-		return extras(map[string]any{"count": len(list), "sha256": out.SHA256})
+		return extras(map[string]any{"format": "json", "count": len(list), "sha256": out.SHA256})
 	})
 	if err != nil {
 		return Exported{}, err
