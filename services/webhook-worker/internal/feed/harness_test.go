@@ -181,6 +181,7 @@ func (s *stage) work(name string, o options) *worker {
 	}
 	w.engine = delivery.New(c)
 	w.feed = &feed.Feed{Store: st, Engine: w.engine, Compiler: compiler, Log: log}
+	w.feed.Replays = feed.NewReplays(st, s.source, w.engine, compiler, log)
 	consumer := &stream.Consumer{Holder: name, DB: pool, Source: s.source, LeaseTTL: 3 * time.Second, Log: log}
 	w.feed.Wire(consumer)
 	if o.handle != nil {
@@ -193,11 +194,13 @@ func (s *stage) work(name string, o options) *worker {
 	engineTake, stopEngine := context.WithCancel(work)
 	go func() {
 		defer close(w.done)
-		ended := make(chan struct{})
-		go func() { defer close(ended); _ = w.engine.Run(engineTake, work) }()
+		var all, replays sync.WaitGroup
+		all.Go(func() { _ = w.engine.Run(engineTake, work) })
+		replays.Go(func() { _ = w.feed.Replays.Run(take, work) })
 		_ = consumer.Run(take, work)
+		replays.Wait()
 		stopEngine()
-		<-ended
+		all.Wait()
 	}()
 	t.Cleanup(w.crash)
 	return w

@@ -43,8 +43,8 @@ func EventID(envelope []byte) (int64, error) {
 	return id, nil
 }
 
-// occurredAt reads the time that an event's JSON ends with (event.AppendJSON).
-func occurredAt(envelope []byte) (string, error) {
+// OccurredAt reads the time that an event's JSON ends with (event.AppendJSON).
+func OccurredAt(envelope []byte) (string, error) {
 	const key = `,"occurred_at":"`
 	n := len(envelope) - len(key) - len(event.TimeLayout) + len("07:00") - len(`"}`) // a Z stands for the zone
 	if n < 0 || !bytes.HasPrefix(envelope[n:], []byte(key)) || !bytes.HasSuffix(envelope, []byte(`Z"}`)) {
@@ -57,7 +57,7 @@ func occurredAt(envelope []byte) (string, error) {
 // structured JSON. The data is the event, byte for byte, or what the endpoint's transform makes of it. An error is the
 // transform's or the event's; it will not do better next time.
 func Build(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, c *condition.Compiler) (body []byte, contentType string, err error) {
-	at, err := occurredAt(d.Event)
+	at, err := OccurredAt(d.Event)
 	if err != nil {
 		return nil, "", err
 	}
