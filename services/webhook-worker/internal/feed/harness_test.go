@@ -38,7 +38,7 @@ func (plain) Open(_ keyring.Owner, sealed []byte) ([]byte, error) { return seale
 
 // stage is a database, a log of events with its Redis, and a receiver.
 type stage struct {
-	t         *testing.T
+	t         testing.TB
 	db        *pgtest.DB
 	admin     *pgxpool.Pool
 	log       *streamtest.Log
@@ -58,7 +58,7 @@ type got struct {
 	body                      string
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t testing.TB) *stage {
 	s := &stage{t: t, db: workertest.Database(t), log: streamtest.NewLog(), answer: func(got) int { return 200 }}
 	s.admin = s.db.Pool(t)
 	server := redistest.New(t)
@@ -242,7 +242,7 @@ func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 	return r
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, 30*time.Second, 10*time.Millisecond, what)
 }
