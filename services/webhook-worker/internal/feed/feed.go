@@ -225,9 +225,7 @@ func (f *Feed) entry(ctx context.Context, tx pgx.Tx, s *shard, e *stream.Entry, 
 			continue
 		}
 		if text == nil {
-			if text, err = schedule.Compact(e.Envelope); err != nil {
-				return err
-			}
+			text = schedule.Compact(e.Envelope)
 		}
 		d := &delivery.Delivery{OrgID: e.OrgID, EndpointID: t.ID, Shard: s.plan.arrival.Shard, EventID: id, Position: e.Position, EventType: e.EventType,
 			Trigger: trigger, Due: now, ScheduledAt: now, Traceparent: e.Traceparent, Event: text}

@@ -199,7 +199,7 @@ func TestLargeBacklog(t *testing.T) {
 		peak = max(peak, w.stats.Bytes.Load())
 		return s.count("webhook_queue") == 0
 	}, 2*time.Minute, 5*time.Millisecond)
-	require.Less(t, peak, int64(20_000+2*64*300))
+	require.Less(t, peak, int64(20_000+4*256*250))
 	require.Equal(t, 100_000, s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.pre_create' AND outcome = 'delivered'"))
 }
 

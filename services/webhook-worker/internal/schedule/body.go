@@ -19,14 +19,36 @@ const (
 )
 
 // Compact takes the white space out of an event's JSON, once for all its deliveries: what is signed is small, and is
-// what is sent.
-func Compact(envelope []byte) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(len(envelope))
-	if err := json.Compact(&b, envelope); err != nil {
-		return nil, fmt.Errorf("schedule: an event is no JSON: %w", err)
+// what is sent. It checks nothing, which makes it some times faster than encoding/json's: the JSON is the database's.
+func Compact(envelope []byte) []byte {
+	out := make([]byte, 0, len(envelope))
+	for rest := envelope; len(rest) > 0; {
+		quote := bytes.IndexByte(rest, '"')
+		if quote < 0 {
+			return appendTokens(out, rest)
+		}
+		end := quote + 1
+		for end < len(rest) && rest[end] != '"' {
+			if rest[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end+1, len(rest))
+		out = append(appendTokens(out, rest[:quote]), rest[quote:end]...)
+		rest = rest[end:]
 	}
-	return b.Bytes(), nil
+	return out
+}
+
+// appendTokens appends what is outside of strings, but for white space (RFC 8259, section 2).
+func appendTokens(out, text []byte) []byte {
+	for _, c := range text {
+		if c != ' ' && c != '\n' && c != '\t' && c != '\r' {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // EventID reads the id that an event's JSON begins with (event.AppendJSON).
