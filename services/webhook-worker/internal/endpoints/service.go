@@ -21,8 +21,6 @@ type Options struct {
 	History History
 	Ring    *keyring.Ring
 	Checks  Checks
-	// Preview shows what an endpoint makes of an event, for Try.
-	Preview Preview
 	// Log is where replays find positions.
 	Log Log
 	// Most is how many endpoints an organisation may have that are not archived.

@@ -90,13 +90,7 @@ func start(t *testing.T) *api {
 	require.NoError(t, err)
 	a := &api{t: t, admin: db.Pool(t), store: store.New(pool), ring: ring, log: &lockedBuffer{}}
 	service := endpoints.NewService(endpoints.Options{Store: a.store, History: a.store, Ring: ring, Most: 5, Log: a, Changed: func() { a.changed.Add(1) },
-		Checks: endpoints.Checks{URL: checkURL, Conditions: conditions, Secret: checkSecret},
-		Preview: func(s *endpoints.Settings, event []byte) (string, []byte, error) {
-			if len(s.EventTypes) > 0 {
-				return "event_types", nil, nil
-			}
-			return "", event, nil
-		}})
+		Checks: endpoints.Checks{URL: checkURL, Conditions: conditions, Secret: checkSecret}})
 	s := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: telemetry.NewLogger(a.log, "test", slog.LevelDebug), Registry: telemetry.NewRegistry(),
 		Unary: grpcapi.Unary(suiteToken, idempotency.NewClaims(pool, nil)), Register: grpcapi.New(service).Register})
 	require.NoError(t, s.Start(t.Context()))

@@ -325,12 +325,20 @@ func TestTry(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, got.GetMatches())
 	var shown struct {
-		ID        int64
-		EventType string `json:"event_type"`
+		Type string
+		Data struct{ ID int64 }
 	}
 	decode(t, got.GetBody().GetText(), &shown)
-	require.Equal(t, id, shown.ID)
-	require.Equal(t, "webhook_endpoint.post_create", shown.EventType)
+	require.Equal(t, id, shown.Data.ID)
+	require.Equal(t, "webhook_endpoint.post_create", shown.Type)
+	got, err = a.client.TryEndpoint(a.as(orgA), &webhooksv1.TryEndpointRequest{EventId: id, Filter: proto.String("event.org_id == 2")})
+	require.NoError(t, err)
+	require.Equal(t, "filter", got.GetRefusedBy())
+	got, err = a.client.TryEndpoint(a.as(orgA), &webhooksv1.TryEndpointRequest{EventId: id, Transform: proto.String(`{"org": event.org_id}`)})
+	require.NoError(t, err)
+	require.Contains(t, got.GetBody().GetText(), `"data":{"org":1}`)
+	_, err = a.client.TryEndpoint(a.as(orgA), &webhooksv1.TryEndpointRequest{EventId: id, Transform: proto.String(`{"none": event.payload.none}`)})
+	require.Equal(t, "CEL_FAILED", errs.From(err).Fields[0].Reason)
 	got, err = a.client.TryEndpoint(a.as(orgA), &webhooksv1.TryEndpointRequest{EventId: id, EventTypes: []string{"task.*"}})
 	require.NoError(t, err)
 	require.False(t, got.GetMatches())

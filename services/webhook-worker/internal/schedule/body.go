@@ -12,12 +12,6 @@ import (
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
 )
 
-// Content types of bodies.
-const (
-	jsonType        = "application/json"
-	cloudEventsType = "application/cloudevents+json; charset=UTF-8"
-)
-
 // Compact takes the white space out of an event's JSON, once for all its deliveries: what is signed is small, and is
 // what is sent. It checks nothing, which makes it some times faster than encoding/json's: the JSON is the database's.
 func Compact(envelope []byte) []byte {
@@ -78,33 +72,31 @@ func OccurredAt(envelope []byte) (string, error) {
 // Build makes the body of a delivery: of Standard Webhooks, {"type", "timestamp", "data"}, or a CloudEvents 1.0 in
 // structured JSON. The data is the event, byte for byte, or what the endpoint's transform makes of it. An error is the
 // transform's or the event's; it will not do better next time.
-func Build(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, c *condition.Compiler) (body []byte, contentType string, err error) {
+func Build(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, c *condition.Compiler) ([]byte, error) {
 	at, err := OccurredAt(d.Event)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	data := d.Event
 	if e.Transform != "" {
 		if data, err = transform(ctx, e.Transform, d.Event, c); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	}
 	b := make([]byte, 0, len(data)+256)
 	if e.Format == delivery.CloudEvents {
 		if b, err = appendCloudEvent(b, d, at); err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		contentType = cloudEventsType
 	} else {
 		b = append(b, `{"type":"`...)
 		b = append(b, d.EventType...)
 		b = append(b, `","timestamp":"`...)
 		b = append(b, at...)
 		b = append(b, `","data":`...)
-		contentType = jsonType
 	}
 	b = append(b, data...)
-	return append(b, '}'), contentType, nil
+	return append(b, '}'), nil
 }
 
 func transform(ctx context.Context, text string, envelope []byte, c *condition.Compiler) ([]byte, error) {
