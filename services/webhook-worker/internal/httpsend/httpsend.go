@@ -12,7 +12,6 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -160,13 +159,16 @@ func (s *Sender) transportOf(cert *tls.Certificate) *http.Transport {
 // timeout does, the result is that of a timeout; who ended it must not count it.
 func (s *Sender) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, body []byte) delivery.Result {
 	r := delivery.Result{Began: time.Now()}
-	req, err := s.request(ctx, e, d, body, r.Began)
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	p := &progress{stats: s.o.Stats}
+	req, err := s.request(httptrace.WithClientTrace(ctx, p.trace()), e, d, body, r.Began)
 	if err != nil {
 		r.Cause, r.Error = delivery.CauseProtocol, "the request cannot be made: "+err.Error()
 		return r
 	}
 	r.RequestHeaders = shown(req.Header)
-	s.attempt(req, e, &r)
+	s.attempt(req, p, e, &r)
 	r.Latency = time.Since(r.Began)
 	if s.o.Stats != nil {
 		s.o.Stats.Attempted(r.Cause, r.Latency)
@@ -174,13 +176,10 @@ func (s *Sender) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Del
 	return r
 }
 
-func (s *Sender) attempt(req *http.Request, e *delivery.Endpoint, r *delivery.Result) {
-	ctx, cancel := context.WithTimeout(req.Context(), s.o.Timeout)
-	defer cancel()
-	p := &progress{stats: s.o.Stats}
-	resp, err := s.transportOf(e.Certificate).RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, p.trace())))
+func (s *Sender) attempt(req *http.Request, p *progress, e *delivery.Endpoint, r *delivery.Result) {
+	resp, err := s.transportOf(e.Certificate).RoundTrip(req)
 	if err != nil {
-		r.Cause, r.Error = explain(ctx, err, p.stage())
+		r.Cause, r.Error = explain(req.Context(), err, p.stage())
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()
@@ -197,7 +196,7 @@ func (s *Sender) attempt(req *http.Request, e *delivery.Endpoint, r *delivery.Re
 		return
 	}
 	if err != nil {
-		r.Cause, r.Error = explain(ctx, err, readingBody)
+		r.Cause, r.Error = explain(req.Context(), err, readingBody)
 	}
 }
 
@@ -213,12 +212,9 @@ func judge(status int) (cause, text string) {
 
 // request builds the request. Its body is the bytes that are signed.
 func (s *Sender) request(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, body []byte, at time.Time) (*http.Request, error) {
-	if _, err := url.Parse(e.URL); err != nil {
-		return nil, errors.New("its URL is none") // without showing it
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, errors.New("its URL is none") // the error would show it
 	}
 	secrets := e.Signing(at)
 	keys := make([]signing.Key, len(secrets))
