@@ -88,7 +88,7 @@ func unmarked() map[string]string {
 		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
 		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
 		"workflow_runs.status": words, "workflow_steps.status": words, "workflow_steps.on_failure": words, "workflow_steps.key": "has its own alphabet", "workflow_steps.needs": "keys",
-		"roles.scopes": words, "user_tokens.purpose": words,
+		"roles.scopes": words, "review_hooks.event_types": words, "review_hooks.failure_policy": words, "review_hooks.enforcement": words, "user_tokens.purpose": words,
 	}
 }
 
@@ -197,6 +197,10 @@ func plant(s *side) {
 		s.OrgID, s.text(secretMark), s.text(secretMark), s.own["user"])
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.idempotency_keys (org_id, caller, key_hash, request_hash) VALUES ($1, $2, '\x00', '\x00')`,
+		s.OrgID, s.text(secretMark))
+	require.NoError(s.w.t, err)
+	// A hook that reviews what nobody here writes.
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.review_hooks VALUES ($1::bigint, 1000000 + $1::bigint, $2, '{only_of_a.pre_create}', 'fail_open', 'warn', 100)`,
 		s.OrgID, s.text(secretMark))
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_actor_counts VALUES ($1, $2, -1, 'task', 'task.counted', 1)`, s.OrgID, s.UserID)
