@@ -66,6 +66,9 @@ func TestSaveIsFenced(t *testing.T) {
 	refused, err := w.Save(t.Context(), b)
 	require.NoError(t, err)
 	require.Equal(t, []int64{list[1].ID, list[2].ID}, refused)
+	_, err = w.Save(t.Context(), b)
+	require.Error(t, err, "nobody said that it may be there")
+	b.Again = true
 	refused, err = w.Save(t.Context(), b)
 	require.NoError(t, err)
 	require.Equal(t, []int64{list[0].ID, list[1].ID, list[2].ID}, refused)
