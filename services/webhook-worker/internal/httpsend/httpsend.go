@@ -216,8 +216,9 @@ func (s *Sender) request(ctx context.Context, e *delivery.Endpoint, d *delivery.
 	if err != nil {
 		return nil, errors.New("its URL is none") // the error would show it
 	}
-	keys := make([]signing.Key, len(e.Secrets))
-	for i, secret := range e.Secrets {
+	secrets := e.Signing(at)
+	keys := make([]signing.Key, len(secrets))
+	for i, secret := range secrets {
 		if keys[i], err = signing.Parse(secret); err != nil {
 			return nil, err
 		}

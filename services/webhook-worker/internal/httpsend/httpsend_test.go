@@ -72,7 +72,7 @@ func sender(t testing.TB, o httpsend.Options, g netguard.Options) *httpsend.Send
 }
 
 func endpoint(url string) *delivery.Endpoint {
-	return &delivery.Endpoint{OrgID: 1, ID: 12, URL: url, Format: delivery.Standard, Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}
+	return &delivery.Endpoint{OrgID: 1, ID: 12, URL: url, Format: delivery.Standard, Secrets: []delivery.Secret{{Text: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}}
 }
 
 func event() *delivery.Delivery {
@@ -123,7 +123,7 @@ func TestRequest(t *testing.T) {
 	} {
 		require.Equal(t, want, got.Header.Get(name), name)
 	}
-	wh, err := standardwebhooks.NewWebhook(e.Secrets[0])
+	wh, err := standardwebhooks.NewWebhook(e.Secrets[0].Text)
 	require.NoError(t, err)
 	require.NoError(t, wh.Verify(sent, got.Header))
 	require.Equal(t, []string{"[hidden]"}, r.RequestHeaders["X-Api-Key"])
@@ -143,7 +143,7 @@ func TestNoRequest(t *testing.T) {
 	s := sender(t, httpsend.Options{}, netguard.Options{})
 	for name, change := range map[string]func(*delivery.Endpoint){
 		"no secret":        func(e *delivery.Endpoint) { e.Secrets = nil },
-		"bad secret":       func(e *delivery.Endpoint) { e.Secrets = []string{"whsec_hunter2"} },
+		"bad secret":       func(e *delivery.Endpoint) { e.Secrets = []delivery.Secret{{Text: "whsec_hunter2"}} },
 		"bad URL":          func(e *delivery.Endpoint) { e.URL = "http://hunter2\x00" },
 		"header of ours":   func(e *delivery.Endpoint) { e.Headers = map[string]string{"Webhook-ID": "hunter2"} },
 		"header injection": func(e *delivery.Endpoint) { e.Headers = map[string]string{"X": "hunter2\r\nY: z"} },
@@ -274,7 +274,7 @@ func BenchmarkSend(b *testing.B) {
 	})
 	b.Run("send", func(b *testing.B) {
 		s, e, d := sender(b, httpsend.Options{}, netguard.Options{}), endpoint(srv.URL), event()
-		e.Secrets = []string{signing.NewSecret()}
+		e.Secrets = []delivery.Secret{{Text: signing.NewSecret()}}
 		b.ReportAllocs()
 		for b.Loop() {
 			if r := s.Send(context.Background(), e, d, []byte(body)); r.Cause != "" {

@@ -48,7 +48,10 @@ func receives(t *testing.T, port string, command ...string) {
 	require.NoError(t, err)
 	defer s.Close()
 	send := func(secrets ...string) delivery.Result {
-		e := &delivery.Endpoint{ID: 12, URL: "http://127.0.0.1:" + port, Secrets: secrets}
+		e := &delivery.Endpoint{ID: 12, URL: "http://127.0.0.1:" + port}
+		for _, text := range secrets {
+			e.Secrets = append(e.Secrets, delivery.Secret{Text: text})
+		}
 		return s.Send(t.Context(), e, &delivery.Delivery{EventID: 8401, EndpointID: 12}, []byte(body))
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
