@@ -27,9 +27,9 @@ const (
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
 
 var (
-	// ErrUnknownKey: the ring lacks the key that sealed it.
+	// ErrUnknownKey is a secret sealed under a key that the ring lacks.
 	ErrUnknownKey = errors.New("keyring: sealed under a key that the ring lacks")
-	// ErrRefused: it was changed, cut, or belongs to another owner.
+	// ErrRefused is a secret that was changed, cut, or belongs to another owner.
 	ErrRefused = errors.New("keyring: not sealed for this owner, or changed since")
 )
 
