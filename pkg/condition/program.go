@@ -107,7 +107,7 @@ func invalid(found []*common.Error) *Invalid {
 
 // gives tells whether a type may be what the kind wants; what is dyn shows at evaluation.
 func gives(t *cel.Type, kind Kind) bool {
-	if t.Kind() == types.DynKind {
+	if t.Kind() == types.DynKind || kind == Any {
 		return true
 	}
 	if kind == Bool {
@@ -118,10 +118,14 @@ func gives(t *cel.Type, kind Kind) bool {
 
 // String names the kind as CEL does.
 func (k Kind) String() string {
-	if k == Bool {
+	switch k {
+	case Bool:
 		return "bool"
+	case Object:
+		return "map"
+	default:
+		return "any"
 	}
-	return "map"
 }
 
 // sizes prices the calls whose overload shows only at evaluation, as with what is dyn, by what they read and make. The
@@ -175,6 +179,15 @@ func (p *Program) Object(ctx context.Context, e *Event) (json.RawMessage, error)
 	}
 	if _, ok := v.(traits.Mapper); !ok {
 		return nil, fmt.Errorf("%w: it gives %s, wanted map", ErrValue, v.Type().TypeName())
+	}
+	return appendValue(nil, v)
+}
+
+// JSON evaluates a program of any kind, and gives its JSON as Object does. Errors: as Bool.
+func (p *Program) JSON(ctx context.Context, e *Event) (json.RawMessage, error) {
+	v, err := p.evaluate(ctx, e)
+	if err != nil {
+		return nil, err
 	}
 	return appendValue(nil, v)
 }
