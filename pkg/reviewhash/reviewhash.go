@@ -44,19 +44,25 @@ func Hash(w Write) (string, error) {
 		}
 	}
 	changed := slices.Compact(slices.Sorted(slices.Values(w.Changed)))
-	h := sha256.New()
-	// Each part is quoted or a number, so none can pass for the beginning of the next one.
-	fmt.Fprintf(h, "sametick review 1\n%d %q %q %d %d %q %s %s %q\n", w.OrgID, w.EventType, w.AggregateType, w.AggregateID, w.BaseVersion,
-		w.RecordName, optional(w.WorkflowID), optional(w.StepID), changed)
-	h.Write(after)
-	return hex.EncodeToString(h.Sum(nil)), nil
+	parts := append([]string{
+		"sametick review 1", decimal(w.OrgID), w.EventType, w.AggregateType, decimal(w.AggregateID), decimal(w.BaseVersion), w.RecordName,
+		optional(w.WorkflowID), optional(w.StepID), string(after),
+	}, changed...)
+	var text []byte
+	for _, p := range parts { // its length first, so that none passes for the beginning of the next
+		text = fmt.Appendf(text, "%d %s\n", len(p), p)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
 }
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
 func optional(id *int64) string {
 	if id == nil {
 		return "-"
 	}
-	return strconv.FormatInt(*id, 10)
+	return decimal(*id)
 }
 
 // canonical rewrites the numbers of a text one by one and leaves the rest to the library.

@@ -2,6 +2,7 @@ package prompting
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -64,7 +65,7 @@ func (m *Mask) apply(node any, path []string) any {
 		out := make(map[string]any, len(n))
 		for name, value := range n {
 			// A change is named attributes.salary in one word.
-			below := append(path[:len(path):len(path)], strings.Split(name, ".")...)
+			below := slices.Concat(path, strings.Split(name, "."))
 			if value != nil && (m.hidesKey(name) || m.hidesPath(below)) {
 				out[name] = Masked
 				continue
@@ -73,14 +74,11 @@ func (m *Mask) apply(node any, path []string) any {
 		}
 		return out
 	case []any:
-		out := make([]any, len(n))
+		out, below := make([]any, len(n)), slices.Concat(path, []string{"*"})
 		for i, value := range n {
-			below := append(path[:len(path):len(path)], "*")
-			if m.hidesPath(below) {
+			if out[i] = m.apply(value, below); m.hidesPath(below) {
 				out[i] = Masked
-				continue
 			}
-			out[i] = m.apply(value, below)
 		}
 		return out
 	default:

@@ -33,12 +33,13 @@ func (p Prompt) Messages() []Message {
 
 // Digest is the same for the same template and data, whatever the nonce: what caches compare.
 func (p Prompt) Digest() string {
-	h := sha256.New()
+	var all []byte
 	for _, m := range p.Messages() {
 		text := strings.ReplaceAll(m.Text, p.Fence.nonce, "")
-		fmt.Fprintf(h, "%s %d\n%s", m.Role, len(text), text)
+		all = fmt.Appendf(all, "%s %d\n%s", m.Role, len(text), text)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(all)
+	return hex.EncodeToString(sum[:])
 }
 
 // Render makes a prompt of an event, for 250 ms at most. System messages see the fixed values alone; in those of the

@@ -51,9 +51,9 @@ func (r *records) Record(run Run) int64 {
 }
 
 func verdict(v, reason string, suspected bool) func(context.Context, Ask) (prompting.Response, error) {
-	text := fmt.Sprintf(`{"verdict":%q,"rule_ids":[],"reason":%q,"injection_suspected":%t}`, v, reason, suspected)
+	text, _ := json.Marshal(map[string]any{"verdict": v, "rule_ids": []string{}, "reason": reason, "injection_suspected": suspected})
 	return func(context.Context, Ask) (prompting.Response, error) {
-		return prompting.Response{JSON: json.RawMessage(text), Usage: prompting.Usage{Input: 10, Output: 5}}, nil
+		return prompting.Response{JSON: text, Usage: prompting.Usage{Input: 10, Output: 5}}, nil
 	}
 }
 
