@@ -92,7 +92,9 @@ func setupOf(ctx context.Context, tx pgx.Tx, h *hooks.Hook) (*hooks.Setup, error
 	if err != nil {
 		return nil, err
 	}
-	s.Template = t
+	if s.Template = t; t.ArchivedAt != nil {
+		return s, nil // its versions are nobody's any more
+	}
 	versions, err := many(ctx, tx, readVersion, versionsByID, h.OrgID, h.TemplateID, h.Wanted(t))
 	if err != nil {
 		return nil, err

@@ -15,6 +15,9 @@ import (
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
 
+// Tx is a transaction that a caller's decision may read in.
+type Tx = pgx.Tx
+
 // Store is the database. Safe for concurrent use.
 type Store struct {
 	pool *pgxpool.Pool

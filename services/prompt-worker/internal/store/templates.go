@@ -68,7 +68,7 @@ func (s *Store) AddVersion(ctx context.Context, call hooks.Call, id int64, v pro
 
 // MoveLabel sets a label. tested is asked about the hooks that follow it, when it matters. Errors: those of
 // prompting.Labels.Set, and as AddVersion.
-func (s *Store) MoveLabel(ctx context.Context, call hooks.Call, id int64, m prompting.Move, tested func(context.Context, pgx.Tx, []*hooks.Hook) (bool, error)) (*hooks.Template, error) {
+func (s *Store) MoveLabel(ctx context.Context, call hooks.Call, id int64, m prompting.Move, tested func(context.Context, Tx, []*hooks.Hook) (bool, error)) (*hooks.Template, error) {
 	return s.changeTemplate(ctx, call, id, event.Update, func(tx pgx.Tx, t *hooks.Template) error {
 		following, err := many(ctx, tx, readHook, followers, call.OrgID, id, m.Label)
 		if err != nil {

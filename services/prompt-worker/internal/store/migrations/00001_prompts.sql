@@ -150,10 +150,12 @@ CREATE TABLE sametick.prompt_runs (
   finished_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (finished_at, id)
 ) PARTITION BY RANGE (finished_at);
-CREATE INDEX prompt_runs_org_idx ON sametick.prompt_runs (org_id, id);
-CREATE INDEX prompt_runs_hook_idx ON sametick.prompt_runs (org_id, hook_id, id);
-CREATE INDEX prompt_runs_event_idx ON sametick.prompt_runs (org_id, event_id, id);
-CREATE INDEX prompt_runs_aggregate_idx ON sametick.prompt_runs (org_id, aggregate_type, aggregate_id, id);
+CREATE INDEX prompt_runs_id_idx ON sametick.prompt_runs (org_id, id);
+-- Newest first is by finished_at: ids of reviews are drawn ahead.
+CREATE INDEX prompt_runs_org_idx ON sametick.prompt_runs (org_id, finished_at, id);
+CREATE INDEX prompt_runs_hook_idx ON sametick.prompt_runs (org_id, hook_id, finished_at, id);
+CREATE INDEX prompt_runs_event_idx ON sametick.prompt_runs (org_id, event_id, finished_at, id);
+CREATE INDEX prompt_runs_aggregate_idx ON sametick.prompt_runs (org_id, aggregate_type, aggregate_id, finished_at, id);
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON sametick.prompt_runs
   FOR EACH ROW EXECUTE FUNCTION sametick.refuse_change();
 
