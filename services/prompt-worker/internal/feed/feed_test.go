@@ -28,7 +28,7 @@ func TestRunIsRecorded(t *testing.T) {
 	list, err := w.Store.ListRuns(t.Context(), 1, store.RunFilter{Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, list, 2)
-	require.EqualValues(t, 3, list[0].AggregateID)
+	require.ElementsMatch(t, []int64{2, 3}, []int64{list[0].AggregateID, list[1].AggregateID})
 	require.Equal(t, h.ID, list[0].HookID)
 	require.Equal(t, runs.Completed, list[0].Status)
 	require.JSONEq(t, `"ok"`, string(list[0].Output))

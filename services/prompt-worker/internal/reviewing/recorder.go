@@ -37,7 +37,7 @@ type Recorder struct {
 	// Dropped counts runs that were not kept.
 	Dropped atomic.Int64
 	// Observe, if set, is told of each run.
-	Observe func(*runs.Run)
+	Observe func(*review.Run, *runs.Run)
 
 	ids  chan int64
 	runs chan *runs.Run
@@ -71,7 +71,7 @@ func (r *Recorder) settle(t store.Settlement) {
 func (r *Recorder) Record(in review.Run) int64 {
 	run := r.run(&in)
 	if r.Observe != nil {
-		r.Observe(run)
+		r.Observe(&in, run)
 	}
 	id, ok := r.id()
 	if !ok {

@@ -62,7 +62,7 @@ func (e *Engine) attempt(s *hooks.Setup, i *Item) *Outcome {
 		_, err := guarded(func() (*prompting.Amount, error) { return e.c.Executor.call(e.work, p, i.Event) })
 		return ended(p.run, Failure(err), i.Attempts)
 	}
-	until := time.Now().Add(p.timeout + margin)
+	until := time.Now().Add(p.timeout + e.c.Margin)
 	answer, err := e.begins.Do(e.work, Beginning{Item: i, Until: until, Worst: p.worst, Limits: s.Budget})
 	switch {
 	case err != nil:

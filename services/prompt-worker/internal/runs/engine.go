@@ -87,6 +87,8 @@ type Config struct {
 	PerHook, PerOrg, InAll int
 	// MaxBytes bounds the events in memory; those of one load come on top.
 	MaxBytes int64
+	// Margin is how long after its deadline an attempt is still its worker's, to be persisted (10 s).
+	Margin time.Duration
 	// Observe, if set, is told of each attempt's outcome, by many goroutines.
 	Observe func(*Outcome)
 	Log     *slog.Logger
@@ -103,7 +105,7 @@ type Stats struct {
 const (
 	// turn is how many runs a hook begins before it is another one's turn.
 	turn = 16
-	// margin is how long after its deadline an attempt is still its worker's, to be persisted.
+	// margin is Config's default.
 	margin = 10 * time.Second
 	// again is when a hook is looked at again that another worker is at.
 	again = time.Second
@@ -138,6 +140,9 @@ type Engine struct {
 
 // New makes an engine that holds nothing yet.
 func New(c Config) *Engine {
+	if c.Margin <= 0 {
+		c.Margin = margin
+	}
 	return &Engine{
 		c: c, inbox: make(chan func(), 256), ended: make(chan struct{}), shards: map[int]*shard{}, orgs: map[int64]*org{},
 		begins:   &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch},

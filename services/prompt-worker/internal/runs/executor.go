@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sametick/sametick/pkg/condition"
+	"github.com/sametick/sametick/pkg/telemetry"
 	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
@@ -152,7 +153,7 @@ func (x *Executor) Worst(h *hooks.Hook, providers []hooks.Provider, r prompting.
 
 // call makes the attempt. Its error is a *prompting.ModelError; took is what it cost, the worst case when nobody knows.
 func (x *Executor) call(ctx context.Context, p *plan, event []byte) (took *prompting.Amount, err error) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := context.WithTimeout(telemetry.WithTraceparent(ctx, p.run.Traceparent), p.timeout)
 	defer cancel()
 	start := time.Now()
 	defer func() { p.run.Latency = time.Since(start) }()

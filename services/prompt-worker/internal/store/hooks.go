@@ -30,7 +30,7 @@ UPDATE sametick.review_hooks r SET name = r.name FROM sametick.prompt_hooks h WH
 // CreateHook keeps a hook under an id of NewID, with its events. Its settings are valid: see hooks.Check.
 func (s *Store) CreateHook(ctx context.Context, call hooks.Call, id int64, set hooks.Settings) (h *hooks.Hook, err error) {
 	err = s.org(ctx, call.OrgID, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, insertHook, call.OrgID, id, set); err != nil {
+		if _, err := tx.Exec(ctx, insertHook, call.OrgID, id, asJSON(set)); err != nil {
 			return err
 		}
 		h, err = one(ctx, tx, readHook, errNoHook, hookByID, call.OrgID, id)
@@ -112,7 +112,7 @@ func (s *Store) changeHook(ctx context.Context, call hooks.Call, id int64, versi
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, updateHook, call.OrgID, id, set, operation == event.Archive); err != nil {
+		if _, err := tx.Exec(ctx, updateHook, call.OrgID, id, asJSON(set), operation == event.Archive); err != nil {
 			return err
 		}
 		if h, err = one(ctx, tx, readHook, errNoHook, hookByID, call.OrgID, id); err != nil {

@@ -67,25 +67,20 @@ func insertRuns(ctx context.Context, tx pgx.Tx, list []*runs.Run) error {
 			rules = []string{}
 		}
 		b.Queue(insertRun, r.ID, r.OrgID, r.HookID, r.Mode, r.Trigger, r.Status, r.EventID, r.EventType, r.AggregateType, r.AggregateID,
-			r.TemplateVersion, r.ProviderID, r.Model, orNull(r.Input), nullJSON(r.Output), orNull(r.ToolCalls), r.Usage.Input, r.Usage.Cached,
+			r.TemplateVersion, r.ProviderID, r.Model, asJSON(r.Input), asJSON(r.Output), asJSON(r.ToolCalls), r.Usage.Input, r.Usage.Cached,
 			r.Usage.Output, r.Cost, r.Latency.Microseconds(), r.Verdict, r.Reason, rules, r.Suspected, r.Cached, r.Cause, r.Error, r.Attempts, r.Unknown, r.CreatedAt, r.FinishedAt)
 	}
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// orNull is a list as JSON.
-func orNull[T any](list []T) any {
-	if len(list) == 0 {
+// asJSON is a value's, nil for nothing. It is text on the way: so it needs no prepared statement to know what it is.
+func asJSON(v any) *string {
+	text, err := json.Marshal(v)
+	if err != nil || string(text) == "null" || string(text) == "[]" { // of our own types and of valid JSON, it does not fail
 		return nil
 	}
-	return list
-}
-
-func nullJSON(text json.RawMessage) any {
-	if len(text) == 0 {
-		return nil
-	}
-	return text
+	out := string(text)
+	return &out
 }
 
 func readRun(row pgx.CollectableRow) (*runs.Run, error) {

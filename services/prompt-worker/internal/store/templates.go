@@ -14,7 +14,7 @@ const (
 	insertTemplate = `INSERT INTO sametick.prompt_templates (org_id, id, name, description) VALUES ($1, $2, $3, $4)`
 	updateTemplate = `UPDATE sametick.prompt_templates SET latest = $3, labels = $4, updated_at = date_trunc('milliseconds', now()),
   archived_at = CASE WHEN $5 THEN date_trunc('milliseconds', now()) END WHERE org_id = $1 AND id = $2`
-	insertVersion = `INSERT INTO sametick.prompt_template_versions (org_id, template_id, version, messages, variables, note) VALUES ($1, $2, $3, $4, $5, $6)`
+	insertVersion = `INSERT INTO sametick.prompt_template_versions (org_id, template_id, version, messages, variables, note) VALUES ($1, $2, $3, $4, coalesce($5::jsonb, '[]'), $6)`
 	listVersions  = versionsFrom + ` WHERE v.org_id = $1 AND v.template_id = $2 ORDER BY v.version DESC`
 	followers     = hookColumns + ` FROM sametick.prompt_hooks h WHERE h.org_id = $1 AND h.template_id = $2 AND h.archived_at IS NULL AND h.settings->>'template_label' = $3 ORDER BY h.id`
 )
@@ -37,11 +37,7 @@ func (s *Store) CreateTemplate(ctx context.Context, call hooks.Call, id int64, n
 }
 
 func addVersion(ctx context.Context, tx pgx.Tx, orgID, id int64, number int, v prompting.Version, note string) error {
-	variables := v.Variables
-	if variables == nil {
-		variables = []prompting.Variable{}
-	}
-	_, err := tx.Exec(ctx, insertVersion, orgID, id, number, v.Messages, variables, note)
+	_, err := tx.Exec(ctx, insertVersion, orgID, id, number, asJSON(v.Messages), asJSON(v.Variables), note)
 	return err
 }
 
@@ -106,7 +102,7 @@ func (s *Store) changeTemplate(ctx context.Context, call hooks.Call, id int64, o
 		if named == nil {
 			named = map[string]prompting.Label{}
 		}
-		if _, err := tx.Exec(ctx, updateTemplate, call.OrgID, id, t.Latest, named, operation == event.Archive); err != nil {
+		if _, err := tx.Exec(ctx, updateTemplate, call.OrgID, id, t.Latest, asJSON(named), operation == event.Archive); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, touchReviewHooks, call.OrgID, id, int64(0)); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sametick/sametick/pkg/condition"
+	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/pkg/pgtest"
 	"github.com/sametick/sametick/pkg/stream"
 	"github.com/sametick/sametick/pkg/stream/streamtest"
@@ -26,12 +27,17 @@ import (
 
 // World is a database, a position log in memory and what replicas share.
 type World struct {
-	T      *testing.T
-	Admin  *pgxpool.Pool
-	Pool   *pgxpool.Pool
-	Store  *store.Store
-	Log    *streamtest.Log
-	Call   hooks.Call
+	T     *testing.T
+	DB    *pgtest.DB
+	Admin *pgxpool.Pool
+	Pool  *pgxpool.Pool
+	Store *store.Store
+	Log   *streamtest.Log
+	// Redis has the stream's tail; nil reads all from the log.
+	Redis *stream.Redis
+	Call  hooks.Call
+	// Forget makes Relay drop why events are there.
+	Forget bool
 	copied int64
 }
 
@@ -39,8 +45,11 @@ type World struct {
 func NewWorld(t *testing.T, orgBudget prompting.Limits) *World {
 	t.Helper()
 	db := Database(t)
-	w := &World{T: t, Admin: db.Pool(t), Log: streamtest.NewLog(), Call: hooks.Call{OrgID: 1}}
-	w.Pool = pgtest.Pool(t, db.URLAs(t, Role))
+	w := &World{T: t, Admin: db.Pool(t), DB: db, Log: streamtest.NewLog(), Call: hooks.Call{OrgID: 1}}
+	var err error
+	w.Pool, err = pg.Open(t.Context(), db.URLAs(t, Role), pg.Options{MaxConns: 10})
+	require.NoError(t, err)
+	t.Cleanup(w.Pool.Close)
 	w.Store = store.New(w.Pool, orgBudget)
 	return w
 }
@@ -105,6 +114,9 @@ func (w *World) Relay() {
 		var typ, eventType string
 		var payload json.RawMessage
 		require.NoError(w.T, rows.Scan(&w.copied, &org, &typ, &eventType, &id, &payload))
+		if w.Forget {
+			payload = json.RawMessage(`{}`)
+		}
 		w.Log.AppendPayload(org, typ, eventType, id, string(payload))
 	}
 	require.NoError(w.T, rows.Err())
@@ -164,7 +176,7 @@ func (w *World) Start(holder string, m runs.Models, change ...func(*runs.Config)
 	}
 	r.Engine = runs.New(c)
 	r.Feed = &feed.Feed{Store: w.Store, Compiler: compiler, MaxDepth: 3, Stats: &feed.Stats{}}
-	source := stream.New(stream.Options{Log: w.Log.Direct()})
+	source := stream.New(stream.Options{Log: w.Log.Direct(), Redis: w.Redis})
 	consumer := feed.NewConsumer(r.Feed, r.Engine, feed.Options{DB: w.Pool, Source: source, Holder: holder, LeaseTTL: 500 * time.Millisecond, Log: log})
 	work, kill := context.WithCancel(context.Background())
 	take, stop := context.WithCancel(work)
@@ -177,6 +189,9 @@ func (w *World) Start(holder string, m runs.Models, change ...func(*runs.Config)
 
 // Stop drains.
 func (r *Replica) Stop() { r.stop(); r.done.Wait(); r.kill() }
+
+// Abandon gives a function that ends the replica's work at once, whoever calls it, and then tells.
+func (r *Replica) Abandon(told func()) func() { return func() { r.kill(); told() } }
 
 // Kill breaks everything off: calls, transactions, and what would be persisted.
 func (r *Replica) Kill() { r.kill(); r.done.Wait() }
