@@ -1,7 +1,6 @@
 package condition
 
 import (
-	"maps"
 	"slices"
 
 	"cel.dev/cel-go/cel"
@@ -31,18 +30,31 @@ func NewWrite(text []byte) (*Event, error) {
 	return e, nil
 }
 
-func changed(fields map[string]any) []string {
-	out := []string{}
-	list, told := fields["changed"].([]any)
-	for _, name := range list {
-		if s, ok := name.(string); ok {
-			out = append(out, s)
+func changed(fields map[string]any) (out []string) {
+	out = []string{}
+	if list, told := fields["changed"].([]any); told {
+		for _, name := range list {
+			if s, ok := name.(string); ok {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	payload, _ := fields["payload"].(map[string]any)
+	changes, _ := payload["changes"].(map[string]any)
+	for name, change := range changes {
+		if name != "attributes" {
+			out = append(out, name)
+			continue
+		}
+		both, _ := change.(map[string]any)
+		for _, side := range both {
+			attributes, _ := side.(map[string]any)
+			for below := range attributes {
+				out = append(out, "attributes."+below)
+			}
 		}
 	}
-	if !told {
-		payload, _ := fields["payload"].(map[string]any)
-		changes, _ := payload["changes"].(map[string]any)
-		out = append(out, slices.Sorted(maps.Keys(changes))...)
-	}
-	return out
+	slices.Sort(out)
+	return slices.Compact(out)
 }

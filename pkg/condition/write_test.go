@@ -15,7 +15,7 @@ func TestWrites(t *testing.T) {
 	require.NoError(t, err)
 	create, err := condition.NewWrite([]byte(`{"event_type":"task.pre_create","after":{"name":"x"},"before":null}`))
 	require.NoError(t, err)
-	past, err := condition.NewWrite([]byte(`{"event_type":"task.post_update","payload":{"changes":{"name":{"before":"a","after":"b"}}}}`))
+	past, err := condition.NewWrite([]byte(`{"event_type":"task.post_update","payload":{"changes":{"name":{"before":"a","after":"b"},"attributes":{"before":{"x":1},"after":{"x":2,"y":3}}}}}`))
 	require.NoError(t, err)
 	for _, tt := range []struct {
 		text  string
@@ -27,7 +27,7 @@ func TestWrites(t *testing.T) {
 		{`has(event.before) || has(event.changed)`, update, false},
 		{`before == null && after.name == "x" && size(changed) == 0`, create, true},
 		{`before != null && before.name == "x"`, create, false},
-		{`changed == ["name"] && after == null`, past, true},
+		{`changed == ["attributes.x", "attributes.y", "name"] && after == null`, past, true},
 	} {
 		p, err := c.Compile(tt.text, condition.Bool)
 		require.NoError(t, err, tt.text)

@@ -32,6 +32,9 @@ type Config struct {
 	OIDCIssuer       string         `env:"OIDC_ISSUER" help:"OpenID Connect issuer whose tokens are accepted beside the suite's own" allowed:"https://id.example.com"`
 	OIDCAudience     string         `env:"OIDC_AUDIENCE" help:"audience that such a token must be for"`
 	OIDCOrg          int64          `env:"OIDC_ORG" help:"id of the organisation whose users the issuer vouches for"`
+	RedisURL         config.Secret  `env:"REDIS_URL" help:"Redis 7 or newer, or Valkey, where rate limits are kept" allowed:"redis://[user:password@]host:port[/db], or rediss:// for TLS"`
+	RateLimitOrg     int            `env:"RATE_LIMIT_ORG" envDefault:"10000" help:"calls per second of an organisation, and twice as many at once; 0 for no limit" allowed:"0 to 1000000"`
+	RateLimitCaller  int            `env:"RATE_LIMIT_CALLER" envDefault:"5000" help:"the same of each user and API key" allowed:"0 to 1000000"`
 	CORSOrigins      []string       `env:"CORS_ORIGINS" help:"web origins whose pages may call the API" allowed:"* or https://app.example.com, several separated by commas"`
 	TrustedProxies   []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks whose X-Forwarded-For is believed" allowed:"CIDR, several separated by commas"`
 }
@@ -84,8 +87,30 @@ func (c *Config) Validate() []config.Problem {
 	if c.OIDCIssuer != "" && !trustedAddress(c.OIDCIssuer) {
 		add("OIDC_ISSUER", "want the issuer's https:// address; http:// of this host alone")
 	}
+	problems = append(problems, c.checkLimits()...)
 	if c.RefreshTTL < c.AccessTTL {
 		add("REFRESH_TOKEN_TTL", "want no less than ACCESS_TOKEN_TTL")
+	}
+	return problems
+}
+
+// maxRate bounds the rates of calls.
+const maxRate = 1_000_000
+
+// checkLimits also refuses limits that nothing could keep.
+func (c *Config) checkLimits() (problems []config.Problem) {
+	limited := false
+	for name, rate := range map[string]int{"RATE_LIMIT_ORG": c.RateLimitOrg, "RATE_LIMIT_CALLER": c.RateLimitCaller} {
+		if rate < 0 || rate > maxRate {
+			problems = append(problems, config.Problem{Name: name, Text: "want 0 to 1000000"})
+		}
+		limited = limited || rate > 0
+	}
+	if limited && c.RedisURL.Reveal() == "" {
+		return append(problems, config.Problem{Name: "REDIS_URL", Text: "is not set: rate limits are kept there; set it, or RATE_LIMIT_ORG and RATE_LIMIT_CALLER to 0"})
+	}
+	if limited {
+		problems = append(problems, (&config.Redis{RedisURL: c.RedisURL}).Validate()...)
 	}
 	return problems
 }

@@ -214,12 +214,22 @@ func (g *gateway) external() *identity.External {
 	return identity.NewExternal(v, g.store, g.config.OIDCOrg, time.Now)
 }
 
+// limits are nil where there are none: an interface with a nil inside would not be.
+func (g *gateway) limits() grpcapi.Limits {
+	if g.config.RateLimitOrg == 0 && g.config.RateLimitCaller == 0 {
+		return nil
+	}
+	l := newLimits(g.config, g.registry, g.log)
+	g.add(l)
+	return l
+}
+
 func (g *gateway) buildGRPC(context.Context) error {
 	forward, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", g.webhooks)
 	if err != nil {
 		return err
 	}
-	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
+	access := grpcapi.NewAccess(g.checker, g.keys, g.secret, g.limits())
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store, []*again{g.revoked, g.retyped, g.changed}})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {

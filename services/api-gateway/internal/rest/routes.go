@@ -140,10 +140,14 @@ func (g *gateway) checkForm(next runtime.HandlerFunc) runtime.HandlerFunc {
 	table := routes()
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		pattern, _ := runtime.HTTPPattern(r.Context())
-		found, ok := table[r.Method+" "+variable.ReplaceAllString(pattern.String(), "{$1}")]
+		method := r.Method
+		if method == http.MethodHead { // of the one route that has it of its own
+			method = http.MethodGet
+		}
+		found, ok := table[method+" "+variable.ReplaceAllString(pattern.String(), "{$1}")]
 		if !ok {
 			g.problems.write(w, r, errs.New(errs.Internal, "INTERNAL", "internal error").
-				WithCause(fmt.Errorf("no route %s %s in the table", r.Method, pattern)))
+				WithCause(fmt.Errorf("no route %s %s in the table", method, pattern)))
 			return
 		}
 		if err := found.check(path, r); err != nil {

@@ -190,7 +190,7 @@ const (
 	maxData   = 256 << 10 // bytes of the values of all variables, and of each that a template makes
 	maxPrompt = 1 << 20   // bytes of all messages
 	maxSteps  = 100_000
-	maxTime   = 250 * time.Millisecond
+	maxTime   = time.Second // steps end a render long before, unless each has much to do
 )
 
 var (
@@ -248,12 +248,14 @@ func (c counter) Write(b []byte) (int, error) {
 	return c.to.Write(b)
 }
 
-// weigh counts what a value takes as text, at least 1 for each part, down from a budget: below 0 it is too much, and
-// counting has stopped.
+// part is what each part of a value weighs beside its text: 256 KiB of lists are 16,000 items.
+const part = 16
+
+// weigh counts what a value takes, down from a budget: below 0 it is too much, and counting has stopped.
 func weigh(value any, budget int) int {
 	switch v := value.(type) {
 	case string:
-		return budget - len(v) - 1
+		return budget - len(v) - part
 	case yaml.MapSlice:
 		for _, item := range v {
 			if budget = weigh(item.Value, weigh(item.Key, budget)); budget < 0 {
@@ -262,12 +264,12 @@ func weigh(value any, budget int) int {
 		}
 	case []any:
 		for _, item := range v {
-			if budget = weigh(item, budget-1); budget < 0 {
+			if budget = weigh(item, budget); budget < 0 {
 				return budget
 			}
 		}
 	}
-	return budget - 1
+	return budget - part
 }
 
 // run renders one message. The library panics where a writer fails inside of a block, and in filters.

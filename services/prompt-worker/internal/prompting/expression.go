@@ -51,13 +51,20 @@ func reserved(name string) bool {
 	return slices.Contains(operators(), name) || slices.Contains([]string{"reversed", "limit", "offset", "forloop", "empty", "blank", "null"}, name)
 }
 
-// use is what an expression names.
-type use struct{ variables, filters []string }
+// use is what an expression names and does.
+type use struct {
+	variables, filters []string
+	comparisons        int
+}
 
 // uses reads the tokens of an expression.
 func uses(tokens []token) (u use) {
 	for i, t := range tokens {
 		afterPipe := i > 0 && tokens[i-1].kind == '|'
+		// The values after when are compared one by one.
+		if t.text == "contains" || t.text == "==" || t.text == "!=" || t.kind == ',' {
+			u.comparisons++
+		}
 		switch {
 		case afterPipe && (t.kind == 'i' || t.kind == 'k'):
 			u.filters = append(u.filters, t.text)

@@ -93,7 +93,7 @@ func TestDiff(t *testing.T) {
 func TestMask(t *testing.T) {
 	mask, err := NewMask([]string{"attributes.amount", "items.*.code", "record_name"}, DefaultMaskedKeys())
 	require.NoError(t, err)
-	event := subject(t, `{"payload":{"record_name":"Ann","changes":{"attributes.amount":{"before":1,"after":2},"attributes.API-Key":{"before":"a"},"name":{"before":"x"}}},
+	event := subject(t, `{"payload":{"record_name":"Ann","changes":{"attributes.amount":{"before":1,"after":2},"attributes.API-Key":{"before":"a"},"name":{"before":"x"},"attributes":{"before":{"amount":1,"n":1},"after":{"items":[{"code":"a"}],"secret":1}}}},
 		"before":{"attributes":{"amount":1,"kept":2,"Password":"a","userToken":null}},
 		"after":{"attributes":{"amount":2,"items":[{"code":"a","n":1}],"bank":{"IBAN":"DE"},"secrets":["a"]}}}`)
 	template, err := Compile(user("{{ payload }}|{{ before }}|{{ after }}|{{ secret }}|{{ deep }}",
@@ -101,7 +101,7 @@ func TestMask(t *testing.T) {
 	require.NoError(t, err)
 	p, err := template.Render(t.Context(), event, mask)
 	require.NoError(t, err)
-	require.Equal(t, `{"changes":{"attributes.API-Key":"[masked]","attributes.amount":"[masked]","name":{"before":"x"}},"record_name":"[masked]"}|`+
+	require.Equal(t, `{"changes":{"attributes":{"after":{"items":[{"code":"[masked]"}],"secret":"[masked]"},"before":{"amount":"[masked]","n":1}},"attributes.API-Key":"[masked]","attributes.amount":"[masked]","name":{"before":"x"}},"record_name":"[masked]"}|`+
 		`{"attributes":{"Password":"[masked]","amount":"[masked]","kept":2,"userToken":null}}|`+
 		`{"attributes":{"amount":"[masked]","bank":{"IBAN":"[masked]"},"items":[{"code":"[masked]","n":1}],"secrets":"[masked]"}}|"[masked]"|`,
 		regexpTags.ReplaceAllString(p.User[0], ""))

@@ -20,6 +20,8 @@ func DefaultMaskedKeys() []string {
 type Mask struct {
 	paths [][]string
 	keys  []string
+	// longest is of the paths: what lies further up decides nothing.
+	longest int
 }
 
 // NewMask hides what stands at a path, wherever in the event it begins (attributes.salary is hidden before, after and
@@ -33,7 +35,7 @@ func NewMask(paths, keys []string) (*Mask, error) {
 				return nil, fmt.Errorf("masked path %q: names with a dot between", p)
 			}
 		}
-		m.paths = append(m.paths, segments)
+		m.paths, m.longest = append(m.paths, segments), max(m.longest, len(segments))
 	}
 	for _, k := range keys {
 		folded := fold(k)
@@ -55,17 +57,42 @@ func fold(name string) string {
 	}, name)
 }
 
+// event gives a copy of an event with the hidden values replaced. In payload.changes both sides of a change stand where
+// its field does.
+func (m *Mask) event(doc map[string]any) map[string]any {
+	if m == nil {
+		return doc
+	}
+	out, _ := m.apply(doc, nil).(map[string]any)
+	was, _ := doc["payload"].(map[string]any)
+	changes, _ := was["changes"].(map[string]any)
+	payload, _ := out["payload"].(map[string]any)
+	hidden, _ := payload["changes"].(map[string]any) // not when all of it is hidden
+	for field, change := range changes {
+		both, isMap := change.(map[string]any)
+		path := strings.Split(field, ".")
+		switch {
+		case hidden == nil || hidden[field] == Masked:
+		case m.hidesPath(path):
+			hidden[field] = Masked
+		case isMap:
+			for side, value := range both {
+				if both, ok := hidden[field].(map[string]any); ok && both[side] != Masked {
+					both[side] = m.apply(value, path)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // apply gives a copy of a node, which stands at a path, with the hidden values replaced.
 func (m *Mask) apply(node any, path []string) any {
-	if m == nil {
-		return node
-	}
 	switch n := node.(type) {
 	case map[string]any:
 		out := make(map[string]any, len(n))
 		for name, value := range n {
-			// A change is named attributes.salary in one word.
-			below := slices.Concat(path, strings.Split(name, "."))
+			below := m.below(path, strings.Split(name, ".")) // outside producers write attributes.salary in one word
 			if value != nil && (m.hidesKey(name) || m.hidesPath(below)) {
 				out[name] = Masked
 				continue
@@ -74,7 +101,7 @@ func (m *Mask) apply(node any, path []string) any {
 		}
 		return out
 	case []any:
-		out, below := make([]any, len(n)), slices.Concat(path, []string{"*"})
+		out, below := make([]any, len(n)), m.below(path, []string{"*"})
 		for i, value := range n {
 			if out[i] = m.apply(value, below); m.hidesPath(below) {
 				out[i] = Masked
@@ -84,6 +111,12 @@ func (m *Mask) apply(node any, path []string) any {
 	default:
 		return node
 	}
+}
+
+// below is the end of a path, however deep it goes.
+func (m *Mask) below(path, names []string) []string {
+	all := slices.Concat(path, names)
+	return all[max(len(all)-m.longest, 0):]
 }
 
 func (m *Mask) hidesKey(name string) bool {

@@ -42,7 +42,7 @@ func (p Prompt) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Render makes a prompt of an event, for 250 ms at most. System messages see the fixed values alone; in those of the
+// Render makes a prompt of an event, for a second at most. System messages see the fixed values alone; in those of the
 // user every part of the event is fenced. A mask hides fields. Errors are *ModelError: CauseTemplate, or CauseTimeout when ctx ended.
 func (t *Template) Render(ctx context.Context, s *Subject, mask *Mask) (Prompt, error) {
 	return t.render(ctx, s, mask, rand.Reader)
@@ -94,7 +94,7 @@ func (t *Template) prompt(ctx context.Context, s *Subject, mask *Mask, random io
 // bind gives the variables for system messages and those for the user's.
 func (t *Template) bind(s *Subject, mask *Mask) (fixed, all map[string]any, err error) {
 	fixed, all = map[string]any{}, map[string]any{}
-	hidden, _ := mask.apply(s.doc, nil).(map[string]any)
+	hidden := mask.event(s.doc)
 	budget := maxData
 	for _, v := range t.variables {
 		if v.Fixed() {

@@ -9,8 +9,9 @@ import (
 	"github.com/osteele/liquid/parser"
 )
 
-// maxFilters bounds the filters of a whole version: between two looks at the clock there are at most so many.
-const maxFilters = 256
+// maxWork bounds the filters and comparisons of a whole version, each of which may read a whole value: between two looks
+// at the clock there are at most so many.
+const maxWork = 500
 
 // problem is what is wrong in a line of a message.
 type problem struct {
@@ -24,8 +25,8 @@ type scope struct {
 	declared map[string]bool
 	local    map[string]bool
 	system   bool
-	// filters are those that the version may still use.
-	filters  *int
+	// work is what the version may still do.
+	work     *int
 	problems []problem
 	line     int
 }
@@ -69,8 +70,9 @@ func (s *scope) expression(text, selector, part string) []token {
 			s.fault("UNKNOWN_FILTER", "no filter is named %s; one of: %s", clip(name), strings.Join(filterNames(), ", "))
 		}
 	}
-	if *s.filters -= len(u.filters); *s.filters < 0 && *s.filters+len(u.filters) >= 0 {
-		s.fault("TOO_COMPLEX", "more than %d filters in all messages", maxFilters)
+	work := len(u.filters) + u.comparisons
+	if *s.work -= work; *s.work < 0 && *s.work+work >= 0 {
+		s.fault("TOO_COMPLEX", "more than %d filters and comparisons in all messages", maxWork)
 	}
 	return tokens
 }

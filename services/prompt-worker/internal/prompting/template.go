@@ -88,11 +88,11 @@ func Compile(v Version) (*Template, error) {
 		return nil, f.err
 	}
 	t := &Template{variables: f.variables(v.Variables)}
-	d, left := newDialect(), maxFilters
+	d, left := newDialect(), maxWork
 	var source strings.Builder
 	for i, m := range v.Messages {
 		field := fmt.Sprintf("messages[%d].text", i)
-		names := scope{declared: map[string]bool{}, system: m.Role == RoleSystem, filters: &left}
+		names := scope{declared: map[string]bool{}, system: m.Role == RoleSystem, work: &left}
 		for _, known := range t.variables {
 			names.declared[known.Name] = known.Fixed()
 		}

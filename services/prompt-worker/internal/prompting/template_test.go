@@ -121,7 +121,8 @@ func TestCompileRefuses(t *testing.T) {
 		{user("{% else %}"), "messages[0].text", "SYNTAX", "else without"},
 		{user("{% if name %}{% for x in name %}{% endif %}{% endfor %}", name), "messages[0].text", "SYNTAX", "endif without if"},
 		{user("{% break %}"), "messages[0].text", "SYNTAX", "outside of a loop"},
-		{user("{{ 1" + strings.Repeat(" | abs", maxFilters+1) + " }}"), "messages[0].text", "TOO_COMPLEX", ""},
+		{user("{{ 1" + strings.Repeat(" | abs", maxWork+1) + " }}"), "messages[0].text", "TOO_COMPLEX", ""},
+		{user("{% if name %}"+strings.Repeat("{% elsif name contains 1 %}", maxWork+1)+"{% endif %}", name), "messages[0].text", "TOO_COMPLEX", ""},
 		{user("x", data("name", "record_name")), "variables[0].path", "INVALID_FORMAT", "begins with"},
 		{user("x", data("name", "payload..x")), "variables[0].path", "INVALID_FORMAT", ""},
 		{user("x", data("name", "payload.\u202ex")), "variables[0].path", "INVALID_FORMAT", ""},
@@ -164,6 +165,7 @@ func TestBounds(t *testing.T) {
 		"concatenating":     "{% assign l = list %}{% for a in list %}{% assign l = l | concat: l %}{% endfor %}",
 		"escaping":          "{{ weird }}{{ weird }}{{ weird }}",
 		"splitting":         "{{ weird | split: '' | size }}",
+		"comparing":         nest("{% if list == false %}" + strings.Repeat("{% elsif list contains 2 %}", maxWork-1) + "{% endif %}"),
 	} {
 		template, err := Compile(user(text, v...))
 		require.NoError(t, err, name)

@@ -128,7 +128,7 @@ type bench struct {
 	records *records
 }
 
-func newBench(hooks hookList, by map[int64]func(context.Context, Ask) (prompting.Response, error)) *bench {
+func newBench(hooks hookList, by answering) *bench {
 	b := &bench{models: &models{by: by}, records: &records{}}
 	b.Engine = New(hooks, b.models, b.records, nil)
 	return b
@@ -155,22 +155,24 @@ var denyEmpty = prompting.Rule{ID: "title", Expression: `after.name.trim() == ""
 
 // TestRulesComeFirst: what rules deny is shown to no model, and none can grant it.
 func TestRulesComeFirst(t *testing.T) {
-	b := newBench(hookList{hook(t, 1), hook(t, 2, rules(t, denyEmpty)), hook(t, 3, rulesOnly)},
-		map[int64]func(context.Context, Ask) (prompting.Response, error){1: verdict("approve", "", false), 2: verdict("approve", "", false)})
-	defer b.Close()
-	j := b.one(t, create(" "))
-	require.True(t, j.Rejected)
-	require.Equal(t, []string{"superseded", "reject", "approve"}, names(j))
-	require.Equal(t, "a task needs a title", j.Verdicts[1].Reason)
-	require.Equal(t, []string{"title"}, j.Verdicts[1].RuleIDs)
-	require.Zero(t, b.models.asked.Load())
-	require.Len(t, b.records.runs, 3)
-	require.NotEmpty(t, j.Hash)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(hookList{hook(t, 1), hook(t, 2, rules(t, denyEmpty)), hook(t, 3, rulesOnly)},
+			answering{1: verdict("approve", "", false), 2: verdict("approve", "", false)})
+		defer b.Close()
+		j := b.one(t, create(" "))
+		require.True(t, j.Rejected)
+		require.Equal(t, []string{"superseded", "reject", "approve"}, names(j))
+		require.Equal(t, "a task needs a title", j.Verdicts[1].Reason)
+		require.Equal(t, []string{"title"}, j.Verdicts[1].RuleIDs)
+		require.Zero(t, b.models.asked.Load())
+		require.Len(t, b.records.runs, 3)
+		require.NotEmpty(t, j.Hash)
 
-	j = b.one(t, create("Call"))
-	require.False(t, j.Rejected)
-	require.Equal(t, []string{"approve", "approve", "approve"}, names(j))
-	require.EqualValues(t, 2, b.models.asked.Load())
+		j = b.one(t, create("Call"))
+		require.False(t, j.Rejected)
+		require.Equal(t, []string{"approve", "approve", "approve"}, names(j))
+		require.EqualValues(t, 2, b.models.asked.Load())
+	})
 }
 
 func TestPolicies(t *testing.T) {
@@ -216,7 +218,7 @@ func TestPolicies(t *testing.T) {
 			HookVerdict{Verdict: "failed", Reason: "the review failed: invalid_output", Enforced: true}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(hookList{hook(t, 1, tt.change...)}, map[int64]func(context.Context, Ask) (prompting.Response, error){1: tt.answer})
+			b := newBench(hookList{hook(t, 1, tt.change...)}, answering{1: tt.answer})
 			defer b.Close()
 			j := b.one(t, create("Call"))
 			tt.want.HookID, tt.want.HookName, tt.want.RunID, tt.want.RuleIDs = 1, "hook 1", 1, []string{}
@@ -234,18 +236,20 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestConditionFalseIsNotAsked(t *testing.T) {
-	b := newBench(hookList{hook(t, 1, func(h *Hook) { h.Rules = rulesOf(t, `after.name == "other"`) })}, nil)
-	defer b.Close()
-	j := b.one(t, create("Call"))
-	require.Empty(t, j.Verdicts)
-	require.Zero(t, b.models.asked.Load())
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(hookList{hook(t, 1, func(h *Hook) { h.Rules = rulesOf(t, `after.name == "other"`) })}, nil)
+		defer b.Close()
+		j := b.one(t, create("Call"))
+		require.Empty(t, j.Verdicts)
+		require.Zero(t, b.models.asked.Load())
+	})
 }
 
 // TestFirstRejectCancels: the write is refused at once, not when the slowest model has answered.
 func TestFirstRejectCancels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(hookList{hook(t, 1), hook(t, 2), hook(t, 3, shadow)},
-			map[int64]func(context.Context, Ask) (prompting.Response, error){1: hangs, 3: verdict("reject", "not enforced", false),
+			answering{1: hangs, 3: verdict("reject", "not enforced", false),
 				2: func(ctx context.Context, a Ask) (prompting.Response, error) {
 					time.Sleep(10 * time.Millisecond)
 					return verdict("reject", "no", false)(ctx, a)
@@ -274,7 +278,7 @@ func TestDeadline(t *testing.T) {
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				end := make(chan struct{})
-				by := map[int64]func(context.Context, Ask) (prompting.Response, error){}
+				by := answering{}
 				var hooks hookList
 				for id := int64(1); id <= 4; id++ {
 					by[id] = model(end)
@@ -306,7 +310,7 @@ func TestTimes(t *testing.T) {
 			{time.Minute, 0, 300 * time.Millisecond, 300 * time.Millisecond},
 			{4 * time.Second, time.Second, 0, DefaultTimeout},
 		} {
-			b := newBench(hookList{hook(t, 1, func(h *Hook) { h.Timeout = tt.own })}, map[int64]func(context.Context, Ask) (prompting.Response, error){1: hangs})
+			b := newBench(hookList{hook(t, 1, func(h *Hook) { h.Timeout = tt.own })}, answering{1: hangs})
 			ctx, cancel := t.Context(), func() {}
 			if tt.caller > 0 {
 				ctx, cancel = context.WithTimeout(ctx, tt.caller)
@@ -323,40 +327,43 @@ func TestTimes(t *testing.T) {
 
 // TestManyWrites: a batch has a judgement each, and no more than so many models are asked at once.
 func TestManyWrites(t *testing.T) {
-	var now, most atomic.Int64
-	b := newBench(hookList{hook(t, 1, rules(t, denyEmpty))}, map[int64]func(context.Context, Ask) (prompting.Response, error){1: func(ctx context.Context, a Ask) (prompting.Response, error) {
-		if n := now.Add(1); n > most.Load() {
-			most.Store(n)
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int64
+		b := newBench(hookList{hook(t, 1, rules(t, denyEmpty))}, answering{1: func(ctx context.Context, a Ask) (prompting.Response, error) {
+			most.Store(max(most.Load(), now.Add(1)))
+			defer now.Add(-1)
+			time.Sleep(time.Millisecond)
+			return verdict("approve", "", false)(ctx, a)
+		}})
+		defer b.Close()
+		var writes []Write
+		for i := range 300 {
+			writes = append(writes, create(strings.Repeat("x", i%3)+strings.Repeat(" ", i)))
 		}
-		defer now.Add(-1)
-		return verdict("approve", "", false)(ctx, a)
-	}})
-	defer b.Close()
-	var writes []Write
-	for i := range MaxWrites {
-		writes = append(writes, create(strings.Repeat("x", i%3)+strings.Repeat(" ", i)))
-	}
-	out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: writes})
-	require.NoError(t, err)
-	for i, j := range out {
-		require.Equal(t, i%3 == 0, j.Rejected, i)
-	}
-	require.LessOrEqual(t, most.Load(), int64(maxParallel))
-	for _, n := range []int{0, MaxWrites + 1} {
-		_, err := b.Review(t.Context(), Request{OrgID: 1, Writes: make([]Write, n)})
-		require.Error(t, err)
-	}
+		out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: writes})
+		require.NoError(t, err)
+		for i, j := range out {
+			require.Equal(t, i%3 == 0, j.Rejected, i)
+		}
+		require.EqualValues(t, maxParallel, most.Load())
+		for _, n := range []int{0, MaxWrites + 1} {
+			_, err := b.Review(t.Context(), Request{OrgID: 1, Writes: make([]Write, n)})
+			require.Error(t, err)
+		}
+	})
 }
 
 // TestOwnObjectsAreExempt: a hook that refuses everything can be removed.
 func TestOwnObjectsAreExempt(t *testing.T) {
-	all := prompting.Rule{ID: "all", Expression: "true"}
-	b := newBench(hookList{hook(t, 1, rulesOnly, rules(t, all))}, nil)
-	defer b.Close()
-	for _, typ := range []string{"prompt_hook", "prompt_template", "prompt_provider", "mcp_server", "task", "prompt_note"} {
-		j := b.one(t, Write{EventType: typ + ".pre_archive", AggregateType: typ, AggregateID: 1, Before: json.RawMessage(`{}`)})
-		require.Equal(t, typ == "task" || typ == "prompt_note", j.Rejected, typ)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		all := prompting.Rule{ID: "all", Expression: "true"}
+		b := newBench(hookList{hook(t, 1, rulesOnly, rules(t, all))}, nil)
+		defer b.Close()
+		for _, typ := range []string{"prompt_hook", "prompt_template", "prompt_provider", "mcp_server", "task", "prompt_note"} {
+			j := b.one(t, Write{EventType: typ + ".pre_archive", AggregateType: typ, AggregateID: 1, Before: json.RawMessage(`{}`)})
+			require.Equal(t, typ == "task" || typ == "prompt_note", j.Rejected, typ)
+		}
+	})
 }
 
 func TestInvalidWrites(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -158,14 +159,18 @@ func attempts(t *testing.T) map[string][]string {
 	return out
 }
 
-// each tries every text in every field.
-func each(t *testing.T, try func(t *testing.T, at, text string, put func(string, map[string]any))) {
+// each tries every text in every field, with hooks and a model, in a time that no load makes pass.
+func each(t *testing.T, hooks hookList, model Runner, try func(t *testing.T, e *Engine, at, text string, put func(string, map[string]any))) {
 	for source, texts := range attempts(t) {
 		for name, put := range fields() {
 			t.Run(source+"/"+name, func(t *testing.T) {
-				for _, text := range texts {
-					try(t, source+"/"+name, text, put)
-				}
+				synctest.Test(t, func(t *testing.T) {
+					e := New(hooks, model, &records{}, nil)
+					defer e.Close()
+					for _, text := range texts {
+						try(t, e, source+"/"+name, text, put)
+					}
+				})
 			})
 		}
 	}
@@ -173,9 +178,8 @@ func each(t *testing.T, try func(t *testing.T, at, text string, put func(string,
 
 func TestNoAttemptLeavesTheFence(t *testing.T) {
 	g := &gullible{own: authored}
-	b := New(hookList{hook(t, 1, func(h *Hook) { h.Stable = &Version{1, judging(t)} })}, g, &records{}, nil)
-	defer b.Close()
-	each(t, func(t *testing.T, at, text string, put func(string, map[string]any)) {
+	hooks := hookList{hook(t, 1, func(h *Hook) { h.Stable = &Version{1, judging(t)} })}
+	each(t, hooks, g, func(t *testing.T, b *Engine, at, text string, put func(string, map[string]any)) {
 		out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: []Write{attempt(put, text, 10)}})
 		require.NoError(t, err)
 		require.Equal(t, []string{"reject"}, names(out[0]), "%s: %q: %v", at, text, out[0].Verdicts)
@@ -193,7 +197,7 @@ func TestWithoutTheFence(t *testing.T) {
 		"no fence":                       {bare, true},
 		"a fence that is known, and raw": {known, false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			g := &gullible{own: authored, seen: c.seen}
 			b := New(hookList{hook(t, 1, func(h *Hook) { h.Stable = &Version{1, judging(t)} })}, g, &records{}, nil)
 			defer b.Close()
@@ -209,7 +213,7 @@ func TestWithoutTheFence(t *testing.T) {
 			if c.all {
 				require.Equal(t, tried, obeyed, "each is obeyed")
 			}
-			require.GreaterOrEqual(t, obeyed, 3)
+			require.GreaterOrEqual(t, obeyed, 3, name)
 			require.EqualValues(t, obeyed, g.tools.Load())
 		})
 	}
@@ -243,9 +247,8 @@ func known(text string, f prompting.Fence) string {
 // TestNoAttemptMovesARule: a denial of rules stands, no model is asked, whatever it would have said.
 func TestNoAttemptMovesARule(t *testing.T) {
 	g := &gullible{own: func([]prompting.Message, prompting.Fence) bool { return false }} // approves everything
-	b := New(hookList{hook(t, 1, rules(t, salary), func(h *Hook) { h.Stable = &Version{1, judging(t)} }), hook(t, 2, open)}, g, &records{}, nil)
-	defer b.Close()
-	each(t, func(t *testing.T, at, text string, put func(string, map[string]any)) {
+	hooks := hookList{hook(t, 1, rules(t, salary), func(h *Hook) { h.Stable = &Version{1, judging(t)} }), hook(t, 2, open)}
+	each(t, hooks, g, func(t *testing.T, b *Engine, at, text string, put func(string, map[string]any)) {
 		out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: []Write{attempt(put, text, 101)}})
 		require.NoError(t, err)
 		require.True(t, out[0].Rejected, "%s: %q", at, text)
@@ -255,7 +258,7 @@ func TestNoAttemptMovesARule(t *testing.T) {
 	})
 	require.Zero(t, g.tools.Load())
 	// The control: the same without the rule is approved.
-	b = New(hookList{hook(t, 1, func(h *Hook) { h.Stable = &Version{1, judging(t)} })}, g, &records{}, nil)
+	b := New(hookList{hook(t, 1, func(h *Hook) { h.Stable = &Version{1, judging(t)} })}, g, &records{}, nil)
 	defer b.Close()
 	out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: []Write{attempt(fields()["name"], "x", 101)}})
 	require.NoError(t, err)
@@ -294,11 +297,9 @@ func TestNoErrorApproves(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	e := &erratic{random: rand.New(rand.NewPCG(seed, 1))}
-	r := &records{}
-	b := New(hookList{hook(t, 1, rules(t, salary), func(h *Hook) { h.Stable = &Version{1, judging(t)} })}, e, r, nil)
-	defer b.Close()
+	hooks := hookList{hook(t, 1, rules(t, salary), func(h *Hook) { h.Stable = &Version{1, judging(t)} })}
 	approved, n := 0, 0
-	each(t, func(t *testing.T, at, text string, put func(string, map[string]any)) {
+	each(t, hooks, e, func(t *testing.T, b *Engine, at, text string, put func(string, map[string]any)) {
 		n++ // another amount is another question, which no earlier verdict answers
 		w := attempt(put, text, -n)
 		out, err := b.Review(t.Context(), Request{OrgID: 1, Writes: []Write{w}})

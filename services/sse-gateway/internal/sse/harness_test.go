@@ -103,6 +103,7 @@ func start(t *testing.T, change func(*settings)) *gateway {
 	srv.Config.Protocols = new(http.Protocols)
 	srv.Config.Protocols.SetHTTP1(true)
 	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Config.ConnContext = sse.LimitUnsent
 	srv.Start()
 	g.url = srv.URL + sse.Path
 	transport := &http.Transport{MaxIdleConnsPerHost: -1, MaxConnsPerHost: 0}
