@@ -214,7 +214,7 @@ func (s *state) tick() error {
 	if s.steps++; s.steps > maxSteps {
 		return errSteps
 	}
-	if s.steps%16 == 1 && time.Now().After(s.deadline) {
+	if time.Now().After(s.deadline) { // each time: a step can read a list of 16,000 items 500 times
 		return errTime
 	}
 	return nil

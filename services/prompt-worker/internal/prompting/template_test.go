@@ -150,7 +150,7 @@ func TestCompileRefuses(t *testing.T) {
 
 // TestBounds has templates that take all the time or room there is, when nothing stops them.
 func TestBounds(t *testing.T) {
-	list := "[" + strings.TrimSuffix(strings.Repeat("1,", 5000), ",") + "]"
+	list := "[" + strings.TrimSuffix(strings.Repeat("1,", 2000), ",") + "]"
 	event := `{"after":{"list":` + list + `,"text":"` + strings.Repeat("a", 1000) + `","weird":"` + strings.Repeat("<", 100_000) + `"}}`
 	v := []Variable{data("list", "after.list"), data("text", "after.text"), data("weird", "after.weird")}
 	loop := "{% for a in list %}{% for b in list %}{% for c in list %}%%{% endfor %}{% endfor %}{% endfor %}"
@@ -175,7 +175,7 @@ func TestBounds(t *testing.T) {
 		require.ErrorAs(t, err, &failure, name)
 		require.Equal(t, CauseTemplate, failure.Cause)
 		require.NotContains(t, failure.Text, "goroutine", "no stack")
-		require.Less(t, time.Since(start), 5*time.Second, name)
+		require.Less(t, time.Since(start), 30*time.Second, "%s: unbounded it takes hours", name)
 	}
 }
 
