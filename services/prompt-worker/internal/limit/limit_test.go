@@ -135,6 +135,24 @@ func TestProbes(t *testing.T) {
 	})
 }
 
+// A probe that hangs for an hour does not keep a provider that has come back away for as long.
+func TestProbeHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Options{})
+		for range 5 {
+			acquire(t, l, 0, 1, limit.Async).Done(overloaded, false)
+		}
+		time.Sleep(time.Second)
+		hangs := acquire(t, l, 0, 1, limit.Async)
+		time.Sleep(59 * time.Second)
+		refused(t, l)
+		time.Sleep(time.Second)
+		acquire(t, l, 0, 1, limit.Review).Done(nil, false)
+		acquire(t, l, 0, 1, limit.Review).Done(nil, false)
+		hangs.Done(&prompting.ModelError{Cause: prompting.CauseTimeout}, false)
+	})
+}
+
 func TestRetryAfterShuts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(limit.Options{})
