@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
 
@@ -77,4 +78,48 @@ func TestPick(t *testing.T) {
 	h.TemplateLabel, h.CandidateVersion = "gone", 0
 	_, err := h.Pick(tpl, "task", 1)
 	require.Error(t, err)
+}
+
+func TestCheck(t *testing.T) {
+	one := int64(1)
+	valid := func(mode string) Settings {
+		return Settings{Name: "n", Mode: mode, EventTypes: []string{"task.pre_create"}, TemplateID: 1, TemplateVersion: 1, ProviderID: 1,
+			FailurePolicy: FailClosed, Enforcement: Enforce, Budget: prompting.Limits{Runs: &one}}
+	}
+	for _, mode := range []string{ModeReview, ModeAsync} {
+		s := valid(mode)
+		require.NoError(t, Check(&s))
+	}
+	rule := []prompting.Rule{{ID: "a", Expression: "true"}}
+	for _, tt := range []struct {
+		mode   string
+		change func(*Settings)
+		field  string
+	}{
+		{ModeAsync, func(s *Settings) { s.Name = "" }, "name"},
+		{"both", func(*Settings) {}, "mode"},
+		{ModeAsync, func(s *Settings) { s.FailurePolicy = "" }, "failure_policy"},
+		{ModeAsync, func(s *Settings) { s.Enforcement = "block" }, "enforcement"},
+		{ModeAsync, func(s *Settings) { s.EventTypes = nil }, "event_types"},
+		{ModeAsync, func(s *Settings) { s.EventTypes = []string{"a.b", "task.post*"} }, "event_types[1]"},
+		{ModeReview, func(s *Settings) { s.EventTypes = []string{"task.post_create"} }, "event_types[0]"},
+		{ModeAsync, func(s *Settings) { s.Rules = rule }, "rules"},
+		{ModeAsync, func(s *Settings) { s.ProviderID, s.Budget = 0, prompting.Limits{} }, "provider_id"},
+		{ModeAsync, func(s *Settings) { s.TemplateID, s.ProviderID, s.Budget = 0, 0, prompting.Limits{} }, "template_id"},
+		{ModeAsync, func(s *Settings) { s.TemplateLabel = "live" }, "template_version"},
+		{ModeAsync, func(s *Settings) { s.CandidatePercentage = 10 }, "candidate_percentage"},
+		{ModeReview, func(s *Settings) { s.TimeoutMS = 10_001 }, "timeout_ms"},
+		{ModeReview, func(s *Settings) { s.OutputSchema = []byte(`{"type":"object"}`) }, "output_schema"},
+		{ModeAsync, func(s *Settings) { s.Parameters = []byte(`{"max_tokens":"x"}`) }, "parameters"},
+		{ModeAsync, func(s *Settings) { s.Tools = []ToolGrant{{ServerID: 1}} }, "tools"},
+		{ModeAsync, func(s *Settings) { s.FallbackProviderIDs = make([]int64, 6) }, "fallback_provider_ids"},
+		{ModeReview, func(s *Settings) { s.TemplateID, s.TemplateVersion, s.ProviderID, s.Rules = 0, 0, 0, rule }, "budget"},
+	} {
+		s := valid(tt.mode)
+		tt.change(&s)
+		err := Check(&s)
+		var e *errs.Error
+		require.ErrorAs(t, err, &e, tt.field)
+		require.Equal(t, tt.field, e.Fields[0].Field, "%v", e.Fields)
+	}
 }

@@ -39,9 +39,9 @@ func (x *Executor) Ask(ctx context.Context, s *hooks.Setup, p prompting.Prompt, 
 	if len(s.Providers) == 0 {
 		return nil, &prompting.ModelError{Cause: prompting.CauseUnavailable, Text: "the hook's providers are archived"}
 	}
-	parameters, err := ParseParameters(s.Parameters)
+	parameters, err := hooks.ParseParameters(s.Parameters)
 	if err != nil {
-		return nil, &prompting.ModelError{Cause: prompting.CauseBadRequest, Text: err.Error()}
+		return nil, &prompting.ModelError{Cause: prompting.CauseBadRequest, Text: "parameters: " + err.Error()}
 	}
 	first := &s.Providers[0]
 	a := &Asking{prices: x.Prices, first: prompting.Source{ProviderID: first.ID, Model: ModelOf(&s.Hook, first)}}
