@@ -301,6 +301,29 @@ func TestQueueIsBounded(t *testing.T) {
 	})
 }
 
+// A turn that comes in the moment its caller gives up is given back.
+func TestTurnForWhoHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Options{Max: 1})
+		for range 500 {
+			held := acquire(t, l, 0, 1, limit.Review)
+			ctx, cancel := context.WithCancel(t.Context())
+			gone := make(chan struct{})
+			go func() {
+				defer close(gone)
+				if turn, err := l.Acquire(ctx, one, 0, 1, limit.Review); err == nil {
+					turn.Done(nil, true)
+				}
+			}()
+			synctest.Wait()
+			cancel()
+			held.Done(nil, true)
+			<-gone
+		}
+		require.Equal(t, 1, capacity(t, l, limit.Review))
+	})
+}
+
 func TestFallback(t *testing.T) {
 	schema := json.RawMessage(`{}`)
 	for name, c := range map[string]struct {

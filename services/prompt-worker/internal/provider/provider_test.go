@@ -136,6 +136,20 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// A redirect would hand the key and the event to somebody else.
+func TestRedirect(t *testing.T) {
+	for _, kind := range kinds {
+		thief := providertest.New(t, providertest.Sequence(providertest.Reply{Text: `{"verdict":"approve"}`}))
+		path := map[string]string{provider.KindOpenAI: "/v1/chat/completions", provider.KindAnthropic: "/v1/messages"}[kind]
+		for _, status := range []int{302, 307, 308} {
+			s := providertest.New(t, providertest.Sequence(providertest.Reply{Status: status, Header: map[string]string{"Location": thief.URL + path}}))
+			_, err := reach(t, kind, s).Complete(t.Context(), ask())
+			require.Equal(t, prompting.CauseBadRequest, failure(t, err).Cause)
+		}
+		require.Empty(t, thief.Asked())
+	}
+}
+
 func TestTruncated(t *testing.T) {
 	for kind, words := range map[string][]string{
 		provider.KindOpenAI: {"length"}, provider.KindAnthropic: {"max_tokens", "model_context_window_exceeded"},
