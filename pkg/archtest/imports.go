@@ -10,8 +10,8 @@ const genDir = "proto/gen/"
 
 // layers: an import of pkg only ever points down.
 var layers = map[string]int{
-	"errs": 0, "event": 0, "backoff": 0, "lifecycle": 0, "config": 0,
-	"telemetry": 1, "rpc": 1, "pg": 1, "redisconn": 1, "auth": 1, "keyring": 1, "netguard": 1, "condition": 1,
+	"errs": 0, "event": 0, "reviewhash": 0, "backoff": 0, "lifecycle": 0, "config": 0,
+	"telemetry": 1, "rpc": 1, "pg": 1, "redisconn": 1, "auth": 1, "keyring": 1, "netguard": 1, "condition": 1, "ratelimit": 1,
 	"outbox": 2, "stream": 2, "auditlog": 2, "idempotency": 2,
 }
 
@@ -30,14 +30,14 @@ var allowedBelow = map[string][]string{
 }
 
 // testOnly serves tests, `make up` and each other, never a service.
-var testOnly = []string{"devstack", "pgtest", "redistest", "lifecycletest", "archtest"}
+var testOnly = []string{"devstack", "pgtest", "redistest", "wiretest", "lifecycletest", "archtest"}
 
 // domains are the packages that hold rules: no technology may enter them.
 var domains = map[string][]string{
-	"api-gateway":    {"records", "schema", "types", "events", "workflow", "identity", "audit"},
+	"api-gateway":    {"records", "schema", "types", "events", "workflow", "identity", "audit", "review"},
 	"outbox-relay":   {"sequence", "publish"},
 	"sse-gateway":    {"hub", "resume"},
-	"webhook-worker": {"delivery", "signing", "schedule"},
+	"webhook-worker": {"delivery", "signing", "schedule", "endpoints"},
 	"prompt-worker":  {"prompting", "review"},
 }
 

@@ -5,7 +5,7 @@
 // An expression sees `event` as the specification shows it (id, org_id, aggregate_type, aggregate_id, event_type,
 // payload), with occurred_at as a timestamp. Whole numbers of 64 bits are exact; others are doubles. It has the
 // standard functions, optional values (event.payload.?name.orValue("")) and strings: charAt, indexOf, lastIndexOf,
-// lowerAscii, upperAscii, reverse, split, substring, trim.
+// lowerAscii, upperAscii, reverse, split, substring, trim. matches() takes texts of 64 KiB at most.
 package condition
 
 import (
@@ -44,6 +44,8 @@ const (
 	Bool Kind = iota + 1
 	// Object is a transform: it gives a map.
 	Object
+	// Any gives whatever JSON has.
+	Any
 )
 
 // ErrText is a text that is empty, too long or no UTF-8. What the parser finds is an *Invalid.
@@ -89,7 +91,11 @@ type Compiler struct {
 
 // NewCompiler remembers up to maxPrograms programs, 3 to 6 KiB each where they are short; when they are more it begins again empty.
 func NewCompiler(maxPrograms int) (*Compiler, error) {
-	env, err := cel.NewEnv(
+	return newCompiler(maxPrograms)
+}
+
+func newCompiler(maxPrograms int, more ...cel.EnvOption) (*Compiler, error) {
+	env, err := cel.NewEnv(append(more,
 		cel.CustomTypeAdapter(ordered{types.DefaultTypeAdapter}),
 		cel.Variable("event", cel.MapType(cel.StringType, cel.DynType)),
 		cel.OptionalTypes(),
@@ -97,8 +103,9 @@ func NewCompiler(maxPrograms int) (*Compiler, error) {
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ExpressionNodeLimit(maxNodes),
+		cel.RegexProgramSizeLimit(maxRegex),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals()),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("condition: %w", err)
 	}

@@ -44,7 +44,8 @@ var (
 		"22021":              badText, // character not in repertoire, e.g. a NUL byte
 		"22003":              errs.New(errs.OutOfRange, "OUT_OF_RANGE", "a number is out of range"),
 		"22008":              errs.New(errs.OutOfRange, "OUT_OF_RANGE", "a time is out of range"),
-		"25006":              unavailable, // read-only: a failover is under way
+		"25006":              unavailable,                                                                                          // read-only: a failover is under way
+		"STREV":              errs.New(errs.Aborted, "REVIEW_SET_CHANGED", "the hooks that review writes have changed, try again"), // sametick.begin_write
 		"57P01":              unavailable,
 		"57P02":              unavailable,
 		"57P03":              unavailable,

@@ -28,8 +28,9 @@ import (
 const (
 	defaultMaxBytes = 4 << 20
 	defaultTimeout  = 30 * time.Second
-	// A client may ping this often without being cut off; ours do every pingEvery.
-	minPing, pingEvery, pingTimeout = 10 * time.Second, 30 * time.Second, 10 * time.Second
+	// A client may ping every minPing without being cut off; ours do every pingEvery. A peer that answers no ping is
+	// left after the sum of the latter two: until then every call to it waits for its deadline.
+	minPing, pingEvery, pingTimeout = 10 * time.Second, 12 * time.Second, 10 * time.Second
 )
 
 // ServerOptions of NewServer.

@@ -67,7 +67,7 @@ func (b *bench) measure(ctx context.Context) error {
 
 // cells measures one filter: the first page, page 1,000 (the last when there are fewer), a page by cursor.
 func (b *bench) cells(ctx context.Context, org int64, token string, f filter) error {
-	first, err := b.ask(ctx, token, f.query, "1", "")
+	first, err := b.ask(ctx, "/api/events", token, f.query, "1", "")
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (b *bench) cells(ctx context.Context, org int64, token string, f filter) er
 			continue
 		}
 		err := b.cell(leg, c.name, func() error {
-			_, err := b.ask(ctx, token, f.query, c.page, c.cursor)
+			_, err := b.ask(ctx, "/api/events", token, f.query, c.page, c.cursor)
 			return err
 		}, true)
 		if err != nil {
@@ -118,7 +118,7 @@ func (b *bench) cell(leg, name string, ask func() error, ours bool) error {
 	return nil
 }
 
-func (b *bench) ask(ctx context.Context, token string, query url.Values, page, cursor string) (a answer, err error) {
+func (b *bench) ask(ctx context.Context, path, token string, query url.Values, page, cursor string) (a answer, err error) {
 	q := url.Values{"limit": {fmt.Sprint(limit)}}
 	for name, values := range query {
 		q[name] = values
@@ -129,7 +129,7 @@ func (b *bench) ask(ctx context.Context, token string, query url.Values, page, c
 	if cursor != "" {
 		q.Set("cursor", cursor)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.gateway.HTTP+"/api/events?"+q.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.gateway.HTTP+path+"?"+q.Encode(), nil)
 	if err != nil {
 		return a, err
 	}

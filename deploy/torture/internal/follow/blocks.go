@@ -14,9 +14,11 @@ type block struct {
 	data  []byte
 	// hasData is what makes a client dispatch the block.
 	hasData bool
+	// comment tells that there was one, which is all that a heartbeat may have.
+	comment bool
 }
 
-// readBlock reads up to the next empty line, comments left out; a block cut off by the end of the
+// readBlock reads up to the next empty line, what comments say left out; a block cut off by the end of the
 // stream is an error, as a browser drops it too. A block of comments alone comes back empty.
 func readBlock(r *bufio.Reader, b *block) error {
 	*b = block{data: b.data[:0]}
@@ -30,6 +32,7 @@ func readBlock(r *bufio.Reader, b *block) error {
 			return nil
 		}
 		if line[0] == ':' {
+			b.comment = true
 			continue
 		}
 		name, value, _ := bytes.Cut(line, []byte(":"))

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sametick/sametick/deploy/torture/internal/envelope"
@@ -24,8 +25,9 @@ type client struct {
 	rng   *rand.Rand
 	rec   *recorder
 	// last is the Last-Event-ID, -1 before the first id.
-	last atomic.Int64
-	slow bool
+	last  atomic.Int64
+	where whereabouts
+	slow  bool
 	// leaveAfter events the client hangs up and comes back.
 	leaveAfter int
 }
@@ -58,7 +60,10 @@ func (c *client) connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	query := c.life.Filter.Values()
-	target := c.crowd.options.Gateways[c.rng.IntN(len(c.crowd.options.Gateways))] + "/api/events/stream"
+	gateway := c.crowd.options.Gateways[c.rng.IntN(len(c.crowd.options.Gateways))]
+	target := gateway + "/api/events/stream"
+	ctx = c.where.trace(ctx, gateway)
+	defer c.where.disconnected()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return fmt.Errorf("make a request: %w", err)
@@ -122,6 +127,7 @@ func (c *client) read(ctx context.Context, r *bufio.Reader) error {
 		if err := readBlock(r, &b); err != nil {
 			return err
 		}
+		c.where.hear(&b)
 		if err := c.take(&b); err != nil {
 			return err
 		}
@@ -190,19 +196,23 @@ func recordOf(b *block) (Record, bool, error) {
 	return Record{Kind: Delivery, Position: position, EventID: envelope.EventID(b.data), Hash: envelope.Hash(b.data)}, true, nil
 }
 
-// newHTTPClient makes connections that are not shared and, for slow readers to be slow at the
-// gateway's end too, have small receive buffers.
+// receiveBuffer is what the kernel keeps for a client, so that a slow reader is slow at the gateway's end too.
+const receiveBuffer = 8 << 10
+
+// newHTTPClient makes connections that are not shared and have small receive buffers. They are made small before
+// the connection is, so that the window is never taken back: Linux sends into a window that has shrunk below a segment
+// by its probe timer alone, 16 KiB at a time, 200 ms apart or (the timer doubles) up to two minutes, and a client that
+// reads all the time hangs.
 func newHTTPClient() *http.Client {
-	dialer := &net.Dialer{Timeout: 2 * time.Second}
+	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: func(_, _ string, conn syscall.RawConn) error {
+		var failed error
+		err := conn.Control(func(fd uintptr) {
+			failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, receiveBuffer)
+		})
+		return errors.Join(err, failed)
+	}}
 	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: 10 * time.Second,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, address)
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetReadBuffer(8 << 10) // a smaller buffer only makes the test harsher
-			}
-			return conn, err
-		},
+		DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: 10 * time.Second, DialContext: dialer.DialContext,
 	}}
 }
 

@@ -56,7 +56,7 @@ type Crowd struct {
 
 // NewCrowd prepares a crowd.
 func NewCrowd(o Options) *Crowd {
-	return &Crowd{options: o, http: newHTTPClient(), settled: make(chan struct{}), current: make([]*client, o.Clients)}
+	return &Crowd{options: o, http: newHTTPClient(), settled: make(chan struct{}), current: make([]*client, o.Clients+1)}
 }
 
 // Run lets the clients live until ctx ends. It fails when a record cannot be written.
@@ -67,14 +67,28 @@ func (c *Crowd) Run(ctx context.Context) error {
 		rng := rand.New(rand.NewPCG(c.options.Seed, uint64(slot)))
 		group.Go(func() error {
 			for n := 0; ctx.Err() == nil; n++ {
-				if err := c.life(ctx, rng, slot, n); err != nil {
+				if err := c.life(ctx, slot, c.newClient(rng, slot, n)); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
+	group.Go(func() error { return c.latecomer(ctx) })
 	return group.Wait()
+}
+
+// latecomer comes once all have settled, and asks for everything from the beginning.
+func (c *Crowd) latecomer(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.settled:
+	}
+	slot := c.options.Clients
+	one := &client{crowd: c, rng: rand.New(rand.NewPCG(c.options.Seed, uint64(slot))),
+		life: &Life{Name: "latecomer", OrgID: c.options.Orgs[0], Path: filepath.Join(c.options.Dir, "latecomer")}}
+	return c.life(ctx, slot, one)
 }
 
 // Settle ends the coming and going: whoever lives now stays to the end and reads fast.
@@ -89,18 +103,24 @@ func (c *Crowd) settling() bool {
 	}
 }
 
-// life lives one client's life; it ends by its own time, except when the crowd settles before.
-func (c *Crowd) life(ctx context.Context, rng *rand.Rand, slot, n int) error {
+// newClient draws a client.
+func (c *Crowd) newClient(rng *rand.Rand, slot, n int) *client {
 	life := &Life{
 		Name: fmt.Sprintf("client %d.%d", slot, n), OrgID: c.options.Orgs[slot%len(c.options.Orgs)],
 		Filter: c.filter(rng), Path: filepath.Join(c.options.Dir, fmt.Sprintf("client-%d.%d", slot, n)),
 	}
 	life.Start = c.start(rng, life.OrgID)
+	return &client{crowd: c, life: life, rng: rng, slow: rng.IntN(6) == 0}
+}
+
+// life lives one client's life; it ends by its own time, except when the crowd settles before.
+func (c *Crowd) life(ctx context.Context, slot int, one *client) error {
+	life, rng := one.life, one.rng
 	rec, err := newRecorder(life.Path)
 	if err != nil {
 		return err
 	}
-	one := &client{crowd: c, life: life, rng: rng, rec: rec, slow: rng.IntN(6) == 0}
+	one.rec = rec
 	one.last.Store(life.Start)
 	c.mu.Lock()
 	c.lives = append(c.lives, life)
@@ -188,16 +208,18 @@ func (c *Crowd) Counts() Counts {
 	return Counts{Lives: int64(len(c.lives)), Reconnects: c.reconnects.Load(), Delivered: c.delivered.Load(), Marks: c.marks.Load()}
 }
 
-// Positions gives the newest id of each living client with its organisation's id and filter, for
-// whoever waits until all have caught up.
-func (c *Crowd) Positions(visit func(life *Life, last int64)) {
+// Places gives where each living client is, for whoever waits until all have caught up.
+func (c *Crowd) Places() (list []Place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, one := range c.current {
 		if one != nil {
-			visit(one.life, one.last.Load())
+			p := one.where.now()
+			p.Life, p.Last = one.life, one.last.Load()
+			list = append(list, p)
 		}
 	}
+	return list
 }
 
 // Lives gives all lives. Call it after Run has returned.

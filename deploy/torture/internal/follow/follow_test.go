@@ -145,11 +145,11 @@ func listen(t *testing.T, mistake string) (*judge.Verdict, *follow.Crowd) {
 	head := g.head()
 	require.Eventually(t, func() bool {
 		behind := 0
-		crowd.Positions(func(_ *follow.Life, last int64) {
-			if last < head {
+		for _, p := range crowd.Places() {
+			if p.Last < head {
 				behind++
 			}
-		})
+		}
 		return behind == 0 || mistake == "refuses"
 	}, 20*time.Second, 10*time.Millisecond)
 	cancel()

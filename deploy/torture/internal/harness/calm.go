@@ -170,23 +170,28 @@ func (r *run) lengths(ctx context.Context, redis rueidis.Client) (sum int64, err
 	return sum, nil
 }
 
-// awaitClients waits until each client has what there is for it.
+// awaitClients waits until each client has what there is for it, and inquires into those that do not get it.
 func (r *run) awaitClients(ctx context.Context, clients *judge.Clients) error {
 	targets := map[*follow.Life]int64{}
-	return settle(ctx, quiet, func() (any, bool, error) {
-		var (
-			sum  int64
-			done = true
-		)
-		r.crowd.Positions(func(life *follow.Life, last int64) {
-			target, known := targets[life]
+	var behind []follow.Place
+	err := settle(ctx, quiet, func() (any, bool, error) {
+		var sum int64
+		behind = behind[:0]
+		for _, p := range r.crowd.Places() {
+			target, known := targets[p.Life]
 			if !known {
-				target = clients.Target(*life)
-				targets[life] = target
+				target = clients.Target(*p.Life)
+				targets[p.Life] = target
 			}
-			sum += last
-			done = done && (last < 0 || last >= target)
-		})
-		return sum, done, nil
+			sum += p.Last
+			if p.Last >= 0 && p.Last < target {
+				behind = append(behind, p)
+			}
+		}
+		return sum, len(behind) == 0, nil
 	})
+	if err == nil {
+		r.inquire(ctx, behind)
+	}
+	return err
 }

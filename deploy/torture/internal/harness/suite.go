@@ -28,7 +28,8 @@ type suite struct {
 	front     *rig.Front
 	processes []*rig.Process
 	signer    *auth.Signer
-	ready     []string
+	// ops are the processes' base URLs, in their order.
+	ops []string
 }
 
 // newSuite builds what has to be built and prepares all replicas; none runs yet.
@@ -126,7 +127,7 @@ func (s *suite) add(list *[]chaos.Replica, name, binary, ops, dir string, enviro
 	p := rig.NewProcess(name, binary, append([]string(nil), environ...), filepath.Join(dir, name+".log"))
 	*list = append(*list, p)
 	s.processes = append(s.processes, p)
-	s.ready = append(s.ready, "http://"+ops+"/readyz")
+	s.ops = append(s.ops, "http://"+ops)
 }
 
 // roleURL gives a role a password of its own and answers how to connect as it: the services run with
@@ -178,7 +179,7 @@ func (s *suite) awaitReady(ctx context.Context) error {
 			continue
 		}
 		for {
-			err := ready(ctx, s.ready[i])
+			err := ready(ctx, s.ops[i]+"/readyz")
 			if err == nil {
 				break
 			}

@@ -120,8 +120,8 @@ func badParameters() []bad {
 		{"history limit", "GET", "/api/events/task/1?limit=1001", ``, 400, "INVALID_REQUEST", "limit", "1 to 1000"},
 		{"unknown route", "GET", "/api/nothing", ``, 404, "ROUTE_NOT_FOUND", "", "no such route"},
 		{"root", "GET", "/", ``, 404, "ROUTE_NOT_FOUND", "", "no such route"},
-		{"wrong method", "PUT", create, `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, POST"},
-		{"wrong method of the stream", "POST", "/api/events/stream", `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET"},
+		{"wrong method", "PUT", create, `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, HEAD, POST"},
+		{"wrong method of the stream", "POST", "/api/events/stream", `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, HEAD"},
 	}
 	for _, path := range []string{list, "/api/records/task", "/api/api-keys"} {
 		for _, value := range []string{"0", "101", "x", "-1", "", "1.5", "99999999999"} {

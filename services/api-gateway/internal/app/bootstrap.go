@@ -37,7 +37,7 @@ func bootstrap(ctx context.Context, p Process) error {
 		return err
 	}
 	defer pool.Close()
-	founded, err := identity.Found(ctx, store.New(pool), f.org, f.email, f.password)
+	founded, err := identity.Found(ctx, store.New(pool, pool), f.org, f.email, f.password)
 	if err != nil {
 		return err
 	}

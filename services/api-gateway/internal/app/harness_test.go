@@ -29,9 +29,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The tests' own Postgres lives as long as their process.
+	// The tests' own Postgres lives as long as their process; the Redis client's reconnect delay is a sleep of at most
+	// a second that its Close does not wait for.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/sametick/sametick/pkg/devstack.StartProcess.func1"),
-		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"), goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
 }
 
 const password = "correct horse battery staple"

@@ -29,7 +29,7 @@ import (
 func environment(t *testing.T, url string) map[string]string {
 	signing, public, err := auth.GenerateKey("k")
 	require.NoError(t, err)
-	return map[string]string{"DATABASE_URL": url, "INTERNAL_TOKEN": "0123456789abcdef", "TOKEN_SIGNING_KEY": signing, "TOKEN_PUBLIC_KEYS": public,
+	return map[string]string{"DATABASE_URL": url, "INTERNAL_TOKEN": "0123456789abcdef", "TOKEN_SIGNING_KEY": signing, "TOKEN_PUBLIC_KEYS": public, "REDIS_URL": "redis://127.0.0.1:1",
 		"HTTP_ADDR": "127.0.0.1:0", "GRPC_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0"}
 }
 
@@ -51,15 +51,18 @@ func TestRunRefuses(t *testing.T) {
 	code, _, text := run(t.Context(), map[string]string{})
 	require.Equal(t, 1, code)
 	for name := range env {
-		if !strings.HasSuffix(name, "_ADDR") {
+		if !strings.HasSuffix(name, "_ADDR") && name != "REDIS_URL" {
 			require.Contains(t, text, name, "every missing variable at once")
 		}
 	}
 	bad := maps.Clone(env)
-	bad["TOKEN_SIGNING_KEY"], bad["SSE_URL"], bad["ACCESS_TOKEN_TTL"] = "k:c2VjcmV0", "nonsense", "1s"
+	delete(bad, "REDIS_URL")
+	bad["TOKEN_SIGNING_KEY"], bad["SSE_URL"], bad["ACCESS_TOKEN_TTL"], bad["STREAM_SILENCE"] = "k:c2VjcmV0", "nonsense", "1s", "1ms"
 	code, _, text = run(t.Context(), bad)
 	require.Equal(t, 1, code)
 	require.Contains(t, text, "SSE_URL")
+	require.Contains(t, text, "STREAM_SILENCE")
+	require.Contains(t, text, "REDIS_URL", "limits are on unless they are turned off")
 	require.Contains(t, text, "ACCESS_TOKEN_TTL")
 	require.NotContains(t, text, "c2VjcmV0")
 
@@ -184,6 +187,25 @@ func TestStream(t *testing.T) {
 	require.NoError(t, err, "ended, not broken off: clients come back after either")
 	require.NoError(t, res.Body.Close())
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// HEAD goes to sse-gateway as HEAD, with the token as GET has it, and ends at once.
+func TestStreamHead(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		w.Header().Set("Content-Type", "text/event-stream")
+	}))
+	t.Cleanup(server.Close)
+	s := start(t, func(c *Config) { c.SSEURL = server.URL })
+	a := s.call("HEAD", "/api/events/stream?token="+s.session().AccessToken, "-", "")
+	require.Equal(t, http.StatusOK, a.status)
+	require.Equal(t, "text/event-stream", a.header.Get("Content-Type"))
+	got := <-seen
+	require.Equal(t, http.MethodHead, got.Method)
+	require.NotEmpty(t, got.Header.Get("Authorization"))
+	require.Empty(t, got.URL.RawQuery)
+	require.Equal(t, http.StatusUnauthorized, s.call("HEAD", "/api/events/stream", "stk_"+strings.Repeat("x", 43), "").status)
 }
 
 func TestStreamUnavailable(t *testing.T) {

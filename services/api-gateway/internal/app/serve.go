@@ -21,6 +21,7 @@ import (
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
@@ -34,6 +35,8 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/proofs"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
+	"github.com/sametick/sametick/services/api-gateway/internal/review"
+	"github.com/sametick/sametick/services/api-gateway/internal/reviewer"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 	"github.com/sametick/sametick/services/api-gateway/internal/types"
 	"github.com/sametick/sametick/services/api-gateway/internal/wake"
@@ -43,8 +46,12 @@ import (
 const (
 	// keyTTL is the life of tokens that API keys are exchanged for: streams live long.
 	keyTTL = time.Hour
+	// asideConns are for what is written although its call's own transaction fails.
+	asideConns = 2
 	// maxSpread bounds how long open streams end over at a shutdown.
 	maxSpread = 5 * time.Second
+	// streamWrite is how long a client of a stream may take nothing; sse-gateway's own WRITE_TIMEOUT by default.
+	streamWrite = 10 * time.Second
 	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
 	maxAnswer = 1 << 30
 	// maxBatch holds a batch of as many bytes as REST takes, and what is around it.
@@ -115,14 +122,19 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger, tracing *telemet
 func (g *gateway) add(c lifecycle.Component) { g.parts = append(g.parts, c) }
 
 func (g *gateway) buildStore(ctx context.Context) (err error) {
-	g.pool, err = pg.Open(ctx, g.config.DatabaseURL.Reveal(), pg.Options{AppName: service, MaxConns: g.config.DatabaseMaxConns,
-		Pooled: g.config.DatabasePooled, StatementTimeout: 15 * time.Second, LockTimeout: 5 * time.Second,
-		IdleInTransactionTimeout: 15 * time.Second})
-	if err != nil {
+	options := pg.Options{AppName: service, MaxConns: g.config.DatabaseMaxConns, Pooled: g.config.DatabasePooled,
+		StatementTimeout: 15 * time.Second, LockTimeout: 5 * time.Second, IdleInTransactionTimeout: 15 * time.Second}
+	if g.pool, err = pg.Open(ctx, g.config.DatabaseURL.Reveal(), options); err != nil {
 		return err
 	}
 	g.add(lifecycle.Closer(g.pool.Close))
-	g.store = store.New(g.pool)
+	options.MaxConns = asideConns
+	aside, err := pg.Open(ctx, g.config.DatabaseURL.Reveal(), options)
+	if err != nil {
+		return err
+	}
+	g.add(lifecycle.Closer(aside.Close))
+	g.store = store.New(g.pool, aside)
 	g.ready.Add("database", g.store.CheckSchema)
 	return nil
 }
@@ -171,13 +183,27 @@ func (g *gateway) buildServices(context.Context) error {
 	g.types = types.NewService(g.store, registry, g.retyped.ask)
 	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
 	g.revoked = &again{do: func() { g.keys.Clear(); g.checker.Clear() }}
-	g.records = records.NewService(g.store, g.store, g.store, registry, g.changed.ask, g.revoked.ask)
+	writer, err := g.reviewed()
+	if err != nil {
+		return err
+	}
+	g.records = records.NewService(writer, g.store, review.NewExporter(g.store, writer), registry, g.changed.ask, g.revoked.ask)
 	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
 		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
 		ResetTTL: g.config.ResetTTL, ParallelHashes: runtime.GOMAXPROCS(0),
 	}, g.changed.ask, g.revoked.ask)
 	return nil
+}
+
+// reviewed puts the hooks that review before the store.
+func (g *gateway) reviewed() (*review.Writer, error) {
+	conn, err := rpc.Dial(g.config.PromptAddr, rpc.ClientOptions{Token: g.config.InternalToken.Reveal(), Tracer: g.tracing.Provider()})
+	if err != nil {
+		return nil, err
+	}
+	g.add(lifecycle.Closer(func() { _ = conn.Close() }))
+	return review.NewWriter(g.store, reviewer.New(promptsv1.NewReviewServiceClient(conn)), newReviewStats(g.registry)), nil
 }
 
 // external accepts the tokens of the external issuer, if there is one.
@@ -190,12 +216,22 @@ func (g *gateway) external() *identity.External {
 	return identity.NewExternal(v, g.store, g.config.OIDCOrg, time.Now)
 }
 
+// limits are nil where there are none: an interface with a nil inside would not be.
+func (g *gateway) limits() grpcapi.Limits {
+	if g.config.RateLimitOrg == 0 && g.config.RateLimitCaller == 0 {
+		return nil
+	}
+	l := newLimits(g.config, g.registry, g.log)
+	g.add(l)
+	return l
+}
+
 func (g *gateway) buildGRPC(context.Context) error {
 	forward, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", g.webhooks)
 	if err != nil {
 		return err
 	}
-	access := grpcapi.NewAccess(g.checker, g.keys, g.secret)
+	access := grpcapi.NewAccess(g.checker, g.keys, g.secret, g.limits())
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store, []*again{g.revoked, g.retyped, g.changed}})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
 		Register: func(r grpc.ServiceRegistrar) {
@@ -220,12 +256,13 @@ func (g *gateway) buildHTTP(context.Context) error {
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, MaxIdleConnsPerHost: 16,
 		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true}
 	g.add(lifecycle.Closer(transport.CloseIdleConnections))
-	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, g.log), min(maxSpread, g.config.ShutdownGrace/3), g.log)
+	limits := rest.StreamLimits{Silence: g.config.StreamSilence, Write: streamWrite}
+	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, limits, g.log), min(maxSpread, g.config.ShutdownGrace/3), g.log)
 	front := newFront(g.grpc.Addr, rest.Options{Secret: g.secret, Stream: streams, Proxies: g.config.TrustedProxies, Log: g.log},
 		rpc.ClientOptions{Tracer: g.tracing.Provider(), MaxRecvBytes: maxAnswer})
 	g.add(front)
 	g.http = lifecycle.NewHTTP("http", g.config.HTTPAddr, &http.Server{Handler: rest.WithCORS(front, g.config.CORSOrigins), ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
+		ConnContext: lifecycle.LimitUnsent, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
 	g.add(g.http)
 	g.add(streams)
 	return nil

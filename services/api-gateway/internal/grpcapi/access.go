@@ -134,16 +134,17 @@ type Access struct {
 	tokens  TokenVerifier
 	keys    KeyFinder
 	gateway string
+	limits  Limits
 	needs   map[string]string
 }
 
-// NewAccess makes one. gateway is the secret of this process' REST side.
-func NewAccess(tokens TokenVerifier, keys KeyFinder, gateway string) *Access {
-	return &Access{tokens: tokens, keys: keys, gateway: gateway, needs: Requirements()}
+// NewAccess makes one. gateway is the secret of this process' REST side; limits are nil where there are none.
+func NewAccess(tokens TokenVerifier, keys KeyFinder, gateway string, limits Limits) *Access {
+	return &Access{tokens: tokens, keys: keys, gateway: gateway, limits: limits, needs: Requirements()}
 }
 
-// Unary is the interceptor: it authenticates, checks the method's scope and leaves the caller in the
-// context.
+// Unary is the interceptor: it authenticates, takes the call from the caller's budgets, checks the method's scope
+// and leaves the caller in the context.
 func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	ctx, err := a.admit(ctx, info.FullMethod)
 	if err != nil {
@@ -186,6 +187,9 @@ func (a *Access) admit(ctx context.Context, method string) (context.Context, err
 	if scope != anyone {
 		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
 		if err != nil {
+			return nil, err
+		}
+		if err := a.spend(ctx, p); err != nil {
 			return nil, err
 		}
 		if scope != signedIn && !p.Scopes.Has(scope) {

@@ -61,7 +61,7 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 		scope, known := table[method]
 		require.True(t, known, "%s is missing from the table", method)
 		call := func(token string, scopes auth.Scopes) error {
-			access := grpcapi.NewAccess(holder(scopes), holder(scopes), "secret")
+			access := grpcapi.NewAccess(holder(scopes), holder(scopes), "secret", nil)
 			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+token))
 			_, err := access.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil })
 			return err
@@ -85,7 +85,7 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 }
 
 func TestUnknownMethodIsClosed(t *testing.T) {
-	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "")
+	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "", nil)
 	_, err := access.Unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil)
 	require.Equal(t, errs.PermissionDenied, errs.KindOf(err))
 	require.Error(t, access.Stream(nil, quiet{t.Context()}, &grpc.StreamServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil))

@@ -63,7 +63,7 @@ func dial(t *testing.T, addr, token string) *grpc.ClientConn {
 func gateway(t *testing.T, addr, token string) webhooksv1.WebhookServiceClient {
 	forward, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", dial(t, addr, token))
 	require.NoError(t, err)
-	access := grpcapi.NewAccess(holder(auth.ScopesOf(auth.WebhooksManage)), holder(0), "")
+	access := grpcapi.NewAccess(holder(auth.ScopesOf(auth.WebhooksManage)), holder(0), "", nil)
 	s := serve(t, rpc.ServerOptions{Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(nil)},
 		Register: func(r grpc.ServiceRegistrar) { forward.Register(r) }})
 	return webhooksv1.NewWebhookServiceClient(dial(t, s.Addr(), ""))

@@ -36,6 +36,11 @@ type Call struct {
 	ActorID *int64
 	// RequestID, IP, UserAgent and Traceparent are empty when unknown.
 	RequestID, IP, UserAgent, Traceparent string
+	// ReviewSet is the generation of the hooks that the write was reviewed by, see package review; nil for what no
+	// hook reviews.
+	ReviewSet *int64
+	// Reviews is what they said of a record that is made, as JSON; nil for nothing. See Change.Reviews.
+	Reviews json.RawMessage
 }
 
 // Names are the names of the workflow and the step that a record refers to; nil when it refers to none
@@ -53,6 +58,8 @@ type Change struct {
 	Names     Names
 	// Changes is a JSON object: field → {"before", "after"}; nil on create.
 	Changes json.RawMessage
+	// Reviews is what hooks said of it, as JSON; nil for nothing.
+	Reviews json.RawMessage
 }
 
 // Context is the part of the event context that a record gives: the workflow and step it belongs to or,

@@ -10,17 +10,25 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sametick/sametick/pkg/errs"
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 )
 
+const auditExportPath = "/api/audit/export"
+
 // auditExport takes over the route of the audit log's export: one JSON object a line, as it comes. grpc-gateway would
 // wrap each in another, and answer an error that comes before the first with a line of its own making.
 func (g *gateway) auditExport(mux *runtime.ServeMux) error {
 	client := auditv1.NewAuditServiceClient(g.options.Conn)
-	return mux.HandlePath(http.MethodGet, "/api/audit/export", func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+	if err := mux.HandlePath(http.MethodHead, auditExportPath, func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+		g.auditExportHead(w, r, mux, client)
+	}); err != nil {
+		return err
+	}
+	return mux.HandlePath(http.MethodGet, auditExportPath, func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 		req := &auditv1.ExportEntriesRequest{}
 		ctx, err := g.annotated(mux, r, auditv1.AuditService_ExportEntries_FullMethodName, req)
 		if err != nil {
@@ -36,6 +44,24 @@ func (g *gateway) auditExport(mux *runtime.ServeMux) error {
 		}
 		ndjson(g, w, r, stream)
 	})
+}
+
+// auditExportHead says whether an export would begin, by a list of the same entries: an export leaves an entry
+// of its own, and HEAD is safe (RFC 9110, 9.3.2).
+func (g *gateway) auditExportHead(w http.ResponseWriter, r *http.Request, mux *runtime.ServeMux, client auditv1.AuditServiceClient) {
+	req := &auditv1.ListEntriesRequest{}
+	ctx, err := g.annotated(mux, r, auditv1.AuditService_ListEntries_FullMethodName, req)
+	var md metadata.MD
+	if err == nil {
+		req.Limit = proto.Int32(1)
+		_, err = client.ListEntries(ctx, req, grpc.Header(&md))
+	}
+	setRateLimits(w, md)
+	if err != nil {
+		g.problems.write(w, r, errs.From(err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
 }
 
 // annotated reads the query into req and gives the context with what the gRPC side reads.
@@ -56,6 +82,7 @@ func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream gr
 	lines, begun := make([]byte, 0, lineBuffer), false
 	send := func() bool {
 		if !begun {
+			rateLimitsOf(w, stream)
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			begun = true
 		}
@@ -79,6 +106,7 @@ func ndjson[T any](g *gateway, w http.ResponseWriter, r *http.Request, stream gr
 				g.options.Log.WarnContext(r.Context(), "export broken off", "error", err)
 				panic(http.ErrAbortHandler)
 			}
+			rateLimitsOf(w, stream)
 			g.problems.write(w, r, errs.From(err))
 			return
 		}

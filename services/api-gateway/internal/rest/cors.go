@@ -14,11 +14,12 @@ func WithCORS(next http.Handler, origins []string) http.Handler {
 	}
 	shared := cors.New(cors.Options{
 		AllowedOrigins: origins,
-		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete},
+		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "Cache-Control", "Last-Event-ID", "X-Request-Id", "Traceparent",
 			"Idempotency-Key", "If-Match"},
-		ExposedHeaders: []string{"X-Request-Id", "Retry-After", "ETag", "Idempotency-Replayed", "Content-Disposition"},
-		MaxAge:         7200,
+		ExposedHeaders: []string{"X-Request-Id", "Retry-After", "ETag", "Idempotency-Replayed", "Content-Disposition",
+			"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"},
+		MaxAge: 7200,
 	})
 	return shared.Handler(withoutCORS{next})
 }

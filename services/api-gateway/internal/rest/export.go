@@ -58,6 +58,7 @@ func (e *exports) serve(w http.ResponseWriter, r *http.Request, typ string) {
 	var first *recordsv1.ExportRecordsResponse
 	if err == nil {
 		first, err = stream.Recv()
+		rateLimitsOf(w, stream)
 	}
 	if err != nil {
 		e.problems.write(w, r, errs.From(err))

@@ -112,8 +112,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if r.URL.Path == streamPath {
-		if r.Method != http.MethodGet {
-			g.problems.method(w, r, http.MethodGet)
+		if r.Method != http.MethodGet && r.Method != http.MethodHead { // which opens none
+			g.problems.method(w, r, http.MethodGet, http.MethodHead)
 			return
 		}
 		g.options.Stream.ServeHTTP(w, r)
@@ -126,6 +126,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		g.docs.ServeHTTP(w, r)
 		return
+	}
+	if r.Method == http.MethodHead && r.URL.Path != auditExportPath {
+		r.Method = http.MethodGet // net/http, which has a request of its own, sends the header alone
 	}
 	// gRPC takes no such metadata; grpc-gateway leaves it out and writes to stderr what is no line of our log.
 	if strings.ContainsFunc(r.Header.Get("Authorization"), func(c rune) bool { return c >= utf8.RuneSelf }) {
@@ -170,7 +173,8 @@ func outgoing(key string) (string, bool) {
 	if key == idempotency.Replayed {
 		return "Idempotency-Replayed", true
 	}
-	return "", false
+	name, ok := rateLimits[key]
+	return name, ok
 }
 
 func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {

@@ -40,9 +40,12 @@ type problems struct{ log *slog.Logger }
 
 // ofGRPC is grpc-gateway's error handler. What this side has found itself it has left in the body,
 // because generated code passes on errors as texts.
-func (p *problems) ofGRPC(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func (p *problems) ofGRPC(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	if b, ok := r.Body.(*body); ok && b.fault != nil {
 		err = b.fault
+	}
+	if md, ok := runtime.ServerMetadataFromContext(ctx); ok {
+		setRateLimits(w, md.HeaderMD)
 	}
 	p.write(w, r, errs.From(err))
 }
@@ -63,6 +66,9 @@ func allowed(mux *runtime.ServeMux, r *http.Request) (methods []string) {
 		if matches(pattern, r.URL.Path) && !slices.Contains(methods, method) {
 			methods = append(methods, method)
 		}
+	}
+	if slices.Contains(methods, http.MethodGet) && !slices.Contains(methods, http.MethodHead) {
+		methods = append(methods, http.MethodHead)
 	}
 	slices.Sort(methods)
 	return methods
@@ -89,7 +95,7 @@ func (p *problems) write(w http.ResponseWriter, r *http.Request, e *errs.Error) 
 	if e.Reason == "VERSION_MISMATCH" && r.Header.Get("If-Match") != "" { // RFC 9110, 13.1.1
 		status = http.StatusPreconditionFailed
 	}
-	if e.Reason == "IDEMPOTENCY_KEY_REUSED" {
+	if e.Reason == "IDEMPOTENCY_KEY_REUSED" || e.Reason == "REVIEW_REJECTED" {
 		status = http.StatusUnprocessableEntity
 	}
 	p.writeStatus(w, r, e, status)

@@ -2,9 +2,11 @@ package schema
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +29,15 @@ func (s *Schema) Check(attributes []byte) []Fault {
 	if !errors.As(err, &invalid) {
 		return nil
 	}
-	return flatten(nil, invalid)
+	return inOrder(flatten(nil, invalid))
+}
+
+// inOrder sorts faults by their fields, which the validator gives as a map has them, and keeps what is told.
+func inOrder(faults []Fault) []Fault {
+	slices.SortStableFunc(faults, func(a, b Fault) int {
+		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Reason, b.Reason), strings.Compare(a.Allowed, b.Allowed))
+	})
+	return faults[:min(len(faults), maxFaults)]
 }
 
 // flatten gives the leaves of a tree of violations; of alternatives only that none holds.
@@ -65,11 +75,8 @@ func add(out []Fault, e *jsonschema.ValidationError) []Fault {
 }
 
 func keep(out []Fault, f Fault) []Fault {
-	if len(out) < maxFaults {
-		f.Field = clip(f.Field)
-		return append(out, f)
-	}
-	return out
+	f.Field = clip(f.Field)
+	return append(out, f)
 }
 
 // words says what is allowed. What a stranger sent is not repeated.
@@ -169,7 +176,7 @@ func reason(err error) string {
 	if errors.As(err, &invalid) {
 		var tree *jsonschema.ValidationError
 		if errors.As(invalid.Err, &tree) {
-			if faults := flatten(nil, tree); len(faults) > 0 {
+			if faults := inOrder(flatten(nil, tree)); len(faults) > 0 {
 				return faults[0].Field + ": " + faults[0].Allowed
 			}
 		}

@@ -308,3 +308,20 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+// The same attributes are refused with the same faults in the same order, also where there are more than are told.
+func TestFaultsAreInOrder(t *testing.T) {
+	var properties, wrong []string
+	for i := range 2 * maxFaults {
+		properties = append(properties, fmt.Sprintf(`"p%02d":{"type":"string"}`, i))
+		wrong = append(wrong, fmt.Sprintf(`"p%02d":1`, i))
+	}
+	s, faults := Compile([]byte(`{"type":"object","properties":{` + strings.Join(properties, ",") + `}}`))
+	require.Empty(t, faults)
+	first := s.Check([]byte("{" + strings.Join(wrong, ",") + "}"))
+	require.Len(t, first, maxFaults)
+	require.Equal(t, "p00", first[0].Field)
+	for range 20 {
+		require.Equal(t, first, s.Check([]byte("{"+strings.Join(wrong, ",")+"}")))
+	}
+}

@@ -18,7 +18,8 @@ import (
 
 const (
 	// By id, so that two batches of the same records wait for each other and never in a ring.
-	lockRecords = `SELECT ` + columns + `, ` + governed + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = ANY($3) ORDER BY id FOR UPDATE`
+	lockRecords = peekRecords + ` FOR UPDATE`
+	peekRecords = `SELECT ` + columns + `, ` + governed + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = ANY($3) ORDER BY id`
 
 	findAllNames = `SELECT type, id, name FROM sametick.records WHERE org_id = $1
 		AND (type = 'workflow' AND id = ANY($2) OR type = 'step' AND id = ANY($3))`
@@ -29,7 +30,8 @@ const (
 
 // Batch implements records.Writer in three round trips: lock, names, write.
 func (s *Store) Batch(ctx context.Context, call records.Call, typ string, ids []int64, creates int, refs []records.Refs, decide records.DecideBatch) ([]records.Record, error) {
-	l := records.Located{NewIDs: make([]int64, creates), Records: map[int64]records.Record{}, Governed: map[int64]bool{}, WorkflowNames: map[int64]string{}, StepNames: map[int64]string{}}
+	l := nothingLocated()
+	l.NewIDs = make([]int64, creates)
 	for i := range l.NewIDs {
 		var err error
 		if l.NewIDs[i], err = s.ids.next(ctx); err != nil {
@@ -38,7 +40,7 @@ func (s *Store) Batch(ctx context.Context, call records.Call, typ string, ids []
 	}
 	var made []records.Record
 	err := s.connected(ctx, func(c *pgxpool.Conn) error {
-		if err := locate(ctx, c, call.OrgID, typ, ids, refs, &l); err != nil {
+		if err := locate(ctx, c, call, lockRecords, typ, ids, refs, &l); err != nil {
 			return pg.Translate(err)
 		}
 		outcomes, err := decide(l)
@@ -54,9 +56,15 @@ func (s *Store) Batch(ctx context.Context, call records.Call, typ string, ids []
 	return made, pg.Translate(err)
 }
 
-func locate(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, ids []int64, refs []records.Refs, l *records.Located) error {
-	b := transaction(orgID, "BEGIN")
-	b.Queue(lockRecords, orgID, typ, ids)
+func nothingLocated() records.Located {
+	return records.Located{Records: map[int64]records.Record{}, Governed: map[int64]bool{}, WorkflowNames: map[int64]string{}, StepNames: map[int64]string{}}
+}
+
+func locate(ctx context.Context, c *pgxpool.Conn, call records.Call, statement, typ string, ids []int64, refs []records.Refs, l *records.Located) error {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	queueBegin(b, call)
+	b.Queue(statement, call.OrgID, typ, ids)
 	b.Queue(`SELECT date_trunc('milliseconds', clock_timestamp())`) // after the locks
 	err := send(ctx, c, b, 2, func(results pgx.BatchResults) error {
 		rows, err := results.Query()
@@ -65,7 +73,7 @@ func locate(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, ids [
 		}
 		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (records.Record, error) {
 			var moved bool
-			r, err := readRecord(row, orgID, &moved)
+			r, err := readRecord(row, call.OrgID, &moved)
 			l.Governed[r.ID] = moved
 			return r, err
 		})
@@ -81,7 +89,7 @@ func locate(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, ids [
 	if err != nil {
 		return err
 	}
-	return findNamesOf(ctx, c, orgID, refs, l)
+	return findNamesOf(ctx, c, call.OrgID, refs, l)
 }
 
 func findNamesOf(ctx context.Context, c *pgxpool.Conn, orgID int64, refs []records.Refs, l *records.Located) error {
@@ -175,7 +183,7 @@ func (s *Store) BeginExport(ctx context.Context, call records.Call, typ string) 
 	if err != nil {
 		return 0, err
 	}
-	return id, s.exportEvent(ctx, call, typ, id, event.Pre(event.Export), "applied", nil)
+	return id, s.exportEvent(ctx, call, typ, id, event.Pre(event.Export), "applied", reviewsOf(call.Reviews))
 }
 
 // EndExport implements records.Exporter.
@@ -191,7 +199,7 @@ func (s *Store) exportEvent(ctx context.Context, call records.Call, typ string, 
 	if err != nil {
 		return err
 	}
-	b := batch(call.OrgID)
+	b := beginBatch(call)
 	b.Queue(outbox.Statement, args...)
 	return s.write(ctx, b, func(pgx.BatchResults) error { return nil })
 }

@@ -51,7 +51,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	pool, err := pgxpool.New(t.Context(), db.URLAs(t, "sametick_api"))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	return &world{t: t, admin: db.Pool(t), store: store.New(pool), r: rand.New(rand.NewPCG(seed, 1))}
+	return &world{t: t, admin: db.Pool(t), store: store.New(pool, pool), r: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // write adds n events of three organisations with ids after `from`, and gives the last id. Times follow

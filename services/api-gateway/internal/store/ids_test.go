@@ -24,7 +24,7 @@ func TestUnitDrawsIDs(t *testing.T) {
 	c, err := pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer c.Release()
-	s := New(pool)
+	s := New(pool, pool)
 	s.ids.filling <- struct{}{}
 	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), unitKey{}, c), 2*time.Second)
 	defer cancel()

@@ -62,7 +62,7 @@ func queueKey(b *pgx.Batch, call records.Call, k identity.APIKey, hash []byte) e
 // RotateKey implements identity.Keys.
 func (s *Store) RotateKey(ctx context.Context, call records.Call, id int64, n identity.NewKeySecretOf, check func(identity.APIKey) error) (k identity.APIKey, err error) {
 	err = s.connected(ctx, func(c *pgxpool.Conn) error {
-		if _, err := lock(ctx, c, call.OrgID, "api_key", id, records.Refs{}); err != nil {
+		if _, err := lock(ctx, c, call, lockRecord, "api_key", id, records.Refs{}); err != nil {
 			return err
 		}
 		k, err = readKey(c.QueryRow(ctx, getKey, call.OrgID, id), call.OrgID)

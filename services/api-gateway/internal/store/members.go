@@ -135,7 +135,7 @@ func readMember(row pgx.Row) (m identity.Member, err error) {
 // ChangeMember implements identity.Members.
 func (s *Store) ChangeMember(ctx context.Context, call records.Call, id int64, decide func(context.Context, identity.Member) (*identity.MemberChange, error)) (m identity.Member, err error) {
 	err = s.connected(ctx, func(c *pgxpool.Conn) error {
-		current, err := lock(ctx, c, call.OrgID, "user", id, records.Refs{})
+		current, err := lock(ctx, c, call, lockRecord, "user", id, records.Refs{})
 		if err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func queueToken(b *pgx.Batch, orgID, userID int64, t identity.UserToken) {
 // IssueToken implements identity.Members.
 func (s *Store) IssueToken(ctx context.Context, call records.Call, userID int64, t identity.UserToken) error {
 	err := s.connected(ctx, func(c *pgxpool.Conn) error {
-		current, err := lock(ctx, c, call.OrgID, "user", userID, records.Refs{})
+		current, err := lock(ctx, c, call, lockRecord, "user", userID, records.Refs{})
 		if err != nil {
 			return err
 		}

@@ -32,11 +32,12 @@ const (
 	getRecord = `SELECT ` + columns + ` FROM sametick.records r WHERE org_id = $1 AND type = $2 AND id = $3`
 
 	// The names are those of the references that are asked for ($4, $5), else of the record's own.
-	lockRecord = `SELECT ` + columns + `, w.name, s.name, ` + governed + `, date_trunc('milliseconds', clock_timestamp())
+	lockRecord = peekRecord + ` FOR UPDATE OF r`
+	peekRecord = `SELECT ` + columns + `, w.name, s.name, ` + governed + `, date_trunc('milliseconds', clock_timestamp())
 		FROM sametick.records r
 		LEFT JOIN sametick.records w ON w.org_id = $1 AND w.type = 'workflow' AND w.id = coalesce($4, r.workflow_id)
 		LEFT JOIN sametick.records s ON s.org_id = $1 AND s.type = 'step' AND s.id = coalesce($5, r.step_id)
-		WHERE r.org_id = $1 AND r.type = $2 AND r.id = $3 FOR UPDATE OF r`
+		WHERE r.org_id = $1 AND r.type = $2 AND r.id = $3`
 
 	findNames = `SELECT (SELECT name FROM sametick.records WHERE org_id = $1 AND type = 'workflow' AND id = $2),
 		(SELECT name FROM sametick.records WHERE org_id = $1 AND type = 'step' AND id = $3)`
@@ -60,7 +61,7 @@ func (s *Store) Create(ctx context.Context, call records.Call, draft records.Rec
 	if draft.ID, err = s.ids.next(ctx); err != nil {
 		return records.Record{}, err
 	}
-	b := batch(call.OrgID)
+	b := beginBatch(call)
 	if err := queueCreate(b, call, draft, names); err != nil {
 		return records.Record{}, err
 	}
@@ -77,7 +78,7 @@ func (s *Store) Create(ctx context.Context, call records.Call, draft records.Rec
 
 // queueCreate queues a new record and its events.
 func queueCreate(b *pgx.Batch, call records.Call, draft records.Record, names records.Names) error {
-	c := &records.Change{Operation: event.Create, Next: draft, Names: names}
+	c := &records.Change{Operation: event.Create, Next: draft, Names: names, Reviews: call.Reviews}
 	queueRecord(b, call.OrgID, c)
 	return queueChange(b, call, c)
 }
@@ -86,7 +87,7 @@ func queueCreate(b *pgx.Batch, call records.Call, draft records.Record, names re
 func (s *Store) Change(ctx context.Context, call records.Call, typ string, id int64, refs records.Refs, decide records.Decide) (records.Record, error) {
 	var result records.Record
 	err := s.connected(ctx, func(c *pgxpool.Conn) error {
-		current, err := lock(ctx, c, call.OrgID, typ, id, refs)
+		current, err := lock(ctx, c, call, lockRecord, typ, id, refs)
 		if err != nil {
 			return err
 		}
@@ -110,11 +111,13 @@ func (s *Store) Change(ctx context.Context, call records.Call, typ string, id in
 	return result, nil
 }
 
-func lock(ctx context.Context, c *pgxpool.Conn, orgID int64, typ string, id int64, refs records.Refs) (current records.Current, err error) {
-	b := transaction(orgID, "BEGIN")
-	b.Queue(lockRecord, orgID, typ, id, refs.WorkflowID, refs.StepID)
+func lock(ctx context.Context, c *pgxpool.Conn, call records.Call, statement, typ string, id int64, refs records.Refs) (current records.Current, err error) {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	queueBegin(b, call)
+	b.Queue(statement, call.OrgID, typ, id, refs.WorkflowID, refs.StepID)
 	err = send(ctx, c, b, 2, func(results pgx.BatchResults) (err error) {
-		current.Record, err = readRecord(results.QueryRow(), orgID, &current.Names.Workflow, &current.Names.Step, &current.Governed, &current.Now)
+		current.Record, err = readRecord(results.QueryRow(), call.OrgID, &current.Names.Workflow, &current.Names.Step, &current.Governed, &current.Now)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -148,6 +151,7 @@ func changeEvents(orgID int64, c *records.Change) (pre, post outbox.Event) {
 	pre = outbox.Event{OrgID: orgID, AggregateType: c.Next.Type, AggregateID: c.Next.ID, RecordName: c.Next.Name,
 		WorkflowID: refs.WorkflowID, WorkflowName: workflow, StepID: refs.StepID, StepName: step, Changes: c.Changes}
 	post = pre
+	pre.Extra = reviewsOf(c.Reviews)
 	pre.Action, post.Action = event.Pre(c.Operation), event.Post(c.Operation)
 	return pre, post
 }

@@ -91,7 +91,7 @@ func readRole(row pgx.Row) (r identity.Role, err error) {
 // ChangeRole implements identity.Roles.
 func (s *Store) ChangeRole(ctx context.Context, call records.Call, id int64, decide func(identity.Role) (*identity.RoleChange, error)) (r identity.Role, err error) {
 	err = s.connected(ctx, func(c *pgxpool.Conn) error {
-		current, err := lock(ctx, c, call.OrgID, "role", id, records.Refs{})
+		current, err := lock(ctx, c, call, lockRecord, "role", id, records.Refs{})
 		if err != nil {
 			return err
 		}

@@ -21,12 +21,15 @@ import (
 // Store is the database. Safe for concurrent use.
 type Store struct {
 	pool *pgxpool.Pool
-	ids  *ids
+	// aside has the connections of what a call must write although its transaction fails: from a pool of its own,
+	// since the call may hold one of the other, and who holds a connection must not wait for another.
+	aside *pgxpool.Pool
+	ids   *ids
 }
 
-// New makes a store on a pool, which stays the caller's.
-func New(pool *pgxpool.Pool) *Store {
-	return &Store{pool: pool, ids: newIDs(pool)}
+// New makes a store on two pools, which stay the caller's. They may be the same where no unit is used.
+func New(pool, aside *pgxpool.Pool) *Store {
+	return &Store{pool: pool, aside: aside, ids: newIDs(pool)}
 }
 
 const setOrg = `SELECT set_config('sametick.org_id', $1, true)`
@@ -41,6 +44,22 @@ func batch(orgID int64) *pgx.Batch {
 	b := &pgx.Batch{}
 	b.Queue(setOrg, strconv.FormatInt(orgID, 10))
 	return b
+}
+
+// beginBatch is batch for a write that may have been reviewed.
+func beginBatch(call records.Call) *pgx.Batch {
+	b := &pgx.Batch{}
+	queueBegin(b, call)
+	return b
+}
+
+// queueBegin makes what follows act for the caller's organisation, if the hooks are still those that reviewed it.
+func queueBegin(b *pgx.Batch, call records.Call) {
+	if call.ReviewSet != nil {
+		b.Queue(`SELECT sametick.begin_write($1, $2)`, call.OrgID, *call.ReviewSet)
+		return
+	}
+	b.Queue(setOrg, strconv.FormatInt(call.OrgID, 10))
 }
 
 // transaction makes a batch that begins an explicit transaction and acts for one organisation.

@@ -19,8 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -68,14 +70,22 @@ type side struct {
 	gatewaytest.Org
 	w   *world
 	own map[string]int64
+	// once is the Idempotency-Key of its calls, or empty.
+	once string
 }
 
 // request is the JSON of a request or an answer.
 type request = map[string]any
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldWith(t, nil) }
+
+// newWorldWith makes one whose service has more in its environment.
+func newWorldWith(t *testing.T, more map[string]string) *world {
 	w := &world{t: t, spy: newSpy(t)}
-	w.g = gatewaytest.Start(t, func(env map[string]string) { env["DATABASE_URL"] = w.spy.before(env["DATABASE_URL"]) })
+	w.g = gatewaytest.Start(t, func(env map[string]string) {
+		env["DATABASE_URL"] = w.spy.before(env["DATABASE_URL"])
+		maps.Copy(env, more)
+	})
 	// Audit entries get ids that no event has: an event's id of A's must not be an entry's of B's.
 	for _, sql := range []string{`ALTER TABLE sametick.audit_entries DISABLE TRIGGER append_only`, `DELETE FROM sametick.audit_entries`,
 		`ALTER TABLE sametick.audit_entries ENABLE TRIGGER append_only`, `ALTER SEQUENCE sametick.audit_entries_id_seq RESTART WITH 30000001`} {
@@ -184,6 +194,10 @@ type said struct {
 	code, text string
 	// head are the headers, of REST.
 	head string
+	// What it was made from: of gRPC the messages and the error, of REST the answer.
+	messages []proto.Message
+	err      error
+	answer   gatewaytest.Answer
 }
 
 // transports are the ways to call a method.
@@ -203,21 +217,28 @@ func (s *side) grpc(m *method, r request) said {
 		return said{code: "unsent", text: err.Error()}
 	}
 	ctx := gatewaytest.As(s.w.t.Context(), s.APIKey)
-	var texts []string
+	if s.once != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "idempotency-key", s.once)
+	}
+	var messages []proto.Message
 	var err error
 	if m.descriptor.IsStreamingServer() {
-		texts, err = s.stream(ctx, m, in)
+		messages, err = s.stream(ctx, m, in)
 	} else if err = s.w.g.Conn.Invoke(ctx, m.full, in, out); err == nil {
-		texts = []string{text(plainJSON(out))}
+		messages = []proto.Message{out}
 	}
 	if err != nil {
 		st := status.Convert(err)
-		return said{code: st.Code().String(), text: text(request{"message": st.Message(), "details": st.Details()})}
+		return said{code: st.Code().String(), text: text(request{"message": st.Message(), "details": st.Details()}), err: err}
 	}
-	return said{ok: true, code: "OK", text: strings.Join(texts, "\n")}
+	texts := make([]string, len(messages))
+	for i, out := range messages {
+		texts[i] = text(plainJSON(out.ProtoReflect()))
+	}
+	return said{ok: true, code: "OK", text: strings.Join(texts, "\n"), messages: messages}
 }
 
-func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (texts []string, err error) {
+func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (messages []proto.Message, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.w.g.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, m.full)
@@ -234,11 +255,11 @@ func (s *side) stream(ctx context.Context, m *method, in *dynamicpb.Message) (te
 		out := dynamicpb.NewMessage(m.descriptor.Output())
 		if err := stream.RecvMsg(out); err != nil {
 			if errors.Is(err, io.EOF) {
-				return texts, nil
+				return messages, nil
 			}
-			return texts, err
+			return messages, err
 		}
-		texts = append(texts, text(plainJSON(out)))
+		messages = append(messages, out)
 	}
 }
 
@@ -259,7 +280,7 @@ func (s *side) rest(by route) func(*method, request) said {
 			return said{code: "unsent", text: "no value for " + path}
 		}
 		body := []byte{}
-		if by.verb == http.MethodGet || by.verb == http.MethodDelete {
+		if by.verb != http.MethodPost && by.verb != http.MethodPatch {
 			for key, v := range r {
 				list, ok := v.([]any)
 				if !ok {
@@ -278,9 +299,12 @@ func (s *side) rest(by route) func(*method, request) said {
 		req.Header.Set("Authorization", "Bearer "+s.APIKey)
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("User-Agent", s.text(secretMark))
+		if s.once != "" {
+			req.Header.Set("Idempotency-Key", s.once)
+		}
 		a, err := gatewaytest.Do(req)
 		require.NoError(t, err)
-		return said{a.Status < 300, fmt.Sprint(a.Status), a.Body, text(a.Header)}
+		return said{ok: a.Status < 300, code: fmt.Sprint(a.Status), text: a.Body, head: text(a.Header), answer: a}
 	}
 }
 

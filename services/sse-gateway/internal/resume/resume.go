@@ -55,14 +55,26 @@ type Session struct {
 	used   func(source string)
 	live   bool
 	reset  int64
-	page   Page // read by Open, not sent yet
-	last   string
+	page   Page // what has been read and not sent yet
+	// reading is the page on its way, nil when none is asked for.
+	reading *reading
+	last    string
 }
 
-// maxBytes is about how much goes out in one write.
-const maxBytes = 64 << 10
+// reading is a page that is read beside the stream: it may take as long as Redis and the log are waited for, and
+// neither a heartbeat nor the end of the stream waits with it.
+type reading struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the rest is set
+	page   Page
+	err    error
+}
 
-// Open begins a session on a subscription: with what comes next, or, when last is given, after that
+// maxBytes is about how much goes out in one step, between two of which a stream can end: a client that takes
+// 4 KiB/s keeps a stopping process for 8 s.
+const maxBytes = 32 << 10
+
+// Open begins a session, which the caller closes, on a subscription: with what comes next, or, when last is given, after that
 // position. used, if set, is told each source that a resume is served from. Its error is the
 // reader's.
 //
@@ -112,17 +124,29 @@ type Step struct {
 	Wait <-chan struct{}
 }
 
+// Close ends what a session has asked for and waits for it.
+func (s *Session) Close() {
+	if s.reading != nil {
+		s.reading.cancel()
+		<-s.reading.done
+		s.reading = nil
+	}
+}
+
 // Position is where it is: everything up to it has been given out.
 func (s *Session) Position() int64 { return s.sub.Position() }
 
-// Next gives the next step without waiting for events; reuse is overwritten. It errs with ErrSlow,
-// hub.ErrRevoked and the reader's error.
+// Next gives the next step without waiting for events or pages, which are read under ctx; reuse is overwritten. It
+// errs with ErrSlow, hub.ErrRevoked and the reader's error.
 func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 	step := Step{Reset: s.reset, Frames: reuse[:0]}
 	s.reset = 0
 	if s.page.Through > s.Position() {
 		s.send(&step, s.page)
 		return step, nil
+	}
+	if s.reading != nil {
+		return s.replay(ctx, step)
 	}
 	changed := s.sub.Changed()
 	frames, more, err := s.sub.Take(step.Frames, maxBytes)
@@ -139,7 +163,22 @@ func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 	case s.live:
 		return step, ErrSlow
 	}
-	page, err := s.reader.Read(ctx, s.sub.Org(), s.Position())
+	return s.replay(ctx, step)
+}
+
+// replay is the step of a session that the ring does not reach back to: the next page, or the wait for it.
+func (s *Session) replay(ctx context.Context, step Step) (Step, error) {
+	if s.reading == nil {
+		s.read(ctx)
+	}
+	select {
+	case <-s.reading.done:
+	default:
+		step.Wait = s.reading.done
+		return step, nil
+	}
+	page, err := s.reading.page, s.reading.err
+	s.Close()
 	var trimmed *TrimmedError
 	if errors.As(err, &trimmed) { // retention overtook the replay
 		s.sub.MoveTo(trimmed.First - 1)
@@ -157,13 +196,37 @@ func (s *Session) Next(ctx context.Context, reuse []hub.Frame) (Step, error) {
 	return step, nil
 }
 
+// read asks for the next page.
+func (s *Session) read(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &reading{cancel: cancel, done: make(chan struct{})}
+	org, after := s.sub.Org(), s.Position()
+	go func() {
+		defer close(r.done)
+		r.page, r.err = s.reader.Read(ctx, org, after)
+	}()
+	s.reading = r
+}
+
+// send gives out a page, or of a large one the beginning.
 func (s *Session) send(step *Step, page Page) {
 	s.use(page.Source)
 	f := s.sub.Filter()
+	bytes := 0
 	for i := range page.Entries {
-		if e := &page.Entries[i]; e.OrgID == s.sub.Org() && f.Match(e.EventType, e.AggregateType, e.AggregateID) {
-			step.Frames = append(step.Frames, hub.Frame{Position: e.Position, Bytes: hub.AppendFrame(nil, e.Position, e.Envelope)})
+		e := &page.Entries[i]
+		if e.OrgID != s.sub.Org() || !f.Match(e.EventType, e.AggregateType, e.AggregateID) {
+			continue
 		}
+		if bytes >= maxBytes {
+			s.page = page
+			s.page.Entries = page.Entries[i:]
+			return
+		}
+		frame := hub.Frame{Position: e.Position, Bytes: hub.AppendFrame(nil, e.Position, e.Envelope)}
+		step.Frames = append(step.Frames, frame)
+		s.sub.MoveTo(e.Position)
+		bytes += len(frame.Bytes)
 	}
 	s.sub.MoveTo(page.Through)
 	s.page = Page{}

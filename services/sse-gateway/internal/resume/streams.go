@@ -74,6 +74,7 @@ func (s *Streams) Serve(ctx context.Context, r Request, accept func() Sink) (acc
 	if err != nil {
 		return false, err
 	}
+	defer session.Close()
 	s.Stats.Open.Add(1)
 	defer s.Stats.Open.Add(-1)
 	err = Run(ctx, session, counting{accept(), &s.Stats}, Terms{Heartbeat: s.Heartbeat, Expires: r.Expires, Drain: drain, DrainOver: s.DrainOver})

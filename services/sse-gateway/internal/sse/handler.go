@@ -49,11 +49,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path != Path:
 		h.problem(w, r, errs.New(errs.NotFound, "ROUTE_NOT_FOUND", "there is no such route; the stream is at "+Path))
 	case r.Method == http.MethodOptions:
-		w.Header().Set("Allow", "GET, OPTIONS")
+		w.Header().Set("Allow", "GET, HEAD, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
-	case r.Method != http.MethodGet:
-		w.Header().Set("Allow", "GET, OPTIONS")
-		h.problemStatus(w, r, errs.New(errs.Unimplemented, "METHOD_NOT_ALLOWED", "this route has other methods: GET"), http.StatusMethodNotAllowed)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+		h.problemStatus(w, r, errs.New(errs.Unimplemented, "METHOD_NOT_ALLOWED", "this route has other methods: GET, HEAD"), http.StatusMethodNotAllowed)
 	default:
 		h.stream(w, r)
 	}
@@ -63,6 +63,10 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 	req, err := h.request(r)
 	if err != nil {
 		h.problem(w, r, errs.From(err))
+		return
+	}
+	if r.Method == http.MethodHead { // whether it would open; none does
+		streamHeaders(w)
 		return
 	}
 	begin := time.Now()
@@ -76,7 +80,8 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Context().Err() != nil {
-		return // gone before it began
+		h.Log.LogAttrs(r.Context(), slog.LevelInfo, "client left before its stream began", slog.Int64("org_id", req.Org), slog.Duration("took", time.Since(begin)))
+		return
 	}
 	// EventSource takes any status but 200 as final. What passes with time must not end it.
 	if e := errs.From(err); r.Header.Get("Sec-Fetch-Mode") != "" && (e.Kind == errs.ResourceExhausted || e.Kind == errs.Unavailable) {

@@ -203,9 +203,38 @@ func TestRefusals(t *testing.T) {
 	res, err := g.client.Post(g.url, "text/plain", nil)
 	require.NoError(t, err)
 	require.Equal(t, 405, res.StatusCode)
+	require.Equal(t, "GET, HEAD, OPTIONS", res.Header.Get("Allow"))
 	require.NoError(t, res.Body.Close())
 	require.NotContains(t, g.logs.String(), secret, "the token in a log")
 	require.NotContains(t, g.logs.String(), "token=")
+}
+
+// HEAD says whether a stream would open, and opens none.
+func TestHead(t *testing.T) {
+	t.Parallel()
+	g := start(t, nil)
+	head := func(authorization, query string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, g.url+query, nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", strings.TrimPrefix(authorization, "Authorization: "))
+		res, err := g.client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res
+	}
+	for range 3 {
+		res := head(g.bearer(), "")
+		require.Equal(t, 200, res.StatusCode)
+		require.Equal(t, "text/event-stream", res.Header.Get("Content-Type"))
+		require.Equal(t, "no-store, no-transform", res.Header.Get("Cache-Control"))
+	}
+	require.Zero(t, g.streams.Stats.Open.Load())
+	c := g.open("", g.bearer())
+	g.read(c)
+	require.EqualValues(t, 1, g.streams.Stats.Open.Load(), "that is how one would show")
+	c.close()
+	require.Equal(t, 401, head("Bearer nobody", "").StatusCode)
+	require.Equal(t, 400, head(g.bearer(), "?last_event_id=x").StatusCode)
 }
 
 func TestLimits(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -89,7 +90,8 @@ func (g *generator) document(paths object) object {
 		"paths":    paths,
 		"components": object{
 			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "description": "An access token of /api/auth/login, or an API key (stk_…)."}},
-			"responses":       object{"Problem": object{"description": "What went wrong (RFC 9457).", "content": object{"application/problem+json": object{"schema": ref("Problem")}}}},
+			"headers":         headers(),
+			"responses":       object{"Problem": object{"description": "What went wrong (RFC 9457).", "headers": answered("Retry-After"), "content": object{"application/problem+json": object{"schema": ref("Problem")}}}},
 			"schemas":         g.schemas,
 		},
 	}
@@ -157,11 +159,11 @@ func isVersioned(m *protogen.Method) bool {
 func (g *generator) answer(m *protogen.Method) object {
 	if m.Desc.IsStreamingServer() { // the bytes themselves
 		binary := object{"schema": object{"type": "string", "format": "binary"}}
-		return object{"description": "The records, as they come; the trailers Sametick-Count and Sametick-Sha256 end a complete export.",
+		return object{"description": "The records, as they come; the trailers Sametick-Count and Sametick-Sha256 end a complete export.", "headers": answered(),
 			"content": object{"application/x-ndjson": binary, "text/csv": binary}}
 	}
 	g.message(m.Output)
-	return object{"description": "Done.", "content": object{"application/json": object{"schema": ref(name(m.Output))}}}
+	return object{"description": "Done.", "headers": answered(), "content": object{"application/json": object{"schema": ref(name(m.Output))}}}
 }
 
 func parameter(f *protogen.Field, in string, schema object) object {
@@ -313,6 +315,31 @@ func name(m *protogen.Message) string {
 }
 
 func ref(name string) object { return object{"$ref": "#/components/schemas/" + name} }
+
+// rateLimits are on every answer to a caller who is known and whose calls are limited.
+var rateLimits = map[string]string{
+	"RateLimit-Limit":     "The most calls at once, of the organisation or of the caller, whichever has less left.",
+	"RateLimit-Remaining": "How many of those are left. Without any a call gets 429 RATE_LIMITED.",
+	"RateLimit-Reset":     "The seconds until all of them are.",
+}
+
+// headers are the components that answered refers to.
+func headers() object {
+	out := object{"Retry-After": object{"description": "After how many seconds the same call may succeed.", "schema": object{"type": "integer"}}}
+	for name, text := range rateLimits {
+		out[name] = object{"description": text, "schema": object{"type": "integer"}}
+	}
+	return out
+}
+
+// answered gives the header fields of an answer: the rate limits, and more by name.
+func answered(more ...string) object {
+	out := object{}
+	for _, name := range slices.AppendSeq(more, maps.Keys(rateLimits)) {
+		out[name] = object{"$ref": "#/components/headers/" + name}
+	}
+	return out
+}
 
 // problem is an error, as internal/rest writes it.
 func problem() object {
