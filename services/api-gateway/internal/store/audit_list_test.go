@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,4 +171,23 @@ OVERRIDING SYSTEM VALUE VALUES (49999, 1, 'create', 'applied', 'task', 1, '{1}',
 	var there int64
 	require.NoError(t, w.admin.QueryRow(t.Context(), `SELECT count(*) FROM sametick.audit_entries WHERE org_id = 1`).Scan(&there))
 	require.NotEqual(t, there, page.Total)
+}
+
+// A page of a type, an action or an outcome is found in an index alone: the rows of others are not read. The control is a
+// column that no index has.
+func TestKindsOfEntriesAreFoundInAnIndexAlone(t *testing.T) {
+	w := newWorld(t, 14)
+	_, err := w.admin.Exec(t.Context(), `INSERT INTO sametick.audit_entries (org_id, action, outcome, aggregate_type, aggregate_id, event_ids, occurred_at)
+SELECT 1 + i % 50, CASE i % 7 WHEN 0 THEN 'archive' ELSE 'update' END, CASE i % 101 WHEN 0 THEN 'failed' ELSE 'applied' END,
+       CASE i % 3 WHEN 0 THEN 'team' ELSE 'task' END, i, '{1}', $1 FROM generate_series(1, 30000) i`, epoch)
+	require.NoError(t, err)
+	_, err = w.admin.Exec(t.Context(), `VACUUM (ANALYZE) sametick.audit_entries`)
+	require.NoError(t, err)
+	for condition, alone := range map[string]bool{"aggregate_type = 'team'": true, "action = 'archive'": true, "outcome = 'failed'": true, "ip IS NOT NULL": false} {
+		rows, err := w.admin.Query(t.Context(), `EXPLAIN SELECT id FROM sametick.audit_entries WHERE org_id = 7 AND id > 10000 AND id <= 30000 AND `+condition+` ORDER BY id DESC LIMIT 51`)
+		require.NoError(t, err)
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		require.Equal(t, alone, strings.Contains(strings.Join(plan, "\n"), "Index Only Scan"), "%s: %s", condition, strings.Join(plan, "\n"))
+	}
 }
