@@ -12,7 +12,7 @@ const genDir = "proto/gen/"
 var layers = map[string]int{
 	"errs": 0, "event": 0, "reviewhash": 0, "backoff": 0, "lifecycle": 0, "config": 0,
 	"telemetry": 1, "rpc": 1, "pg": 1, "redisconn": 1, "auth": 1, "keyring": 1, "netguard": 1, "condition": 1, "ratelimit": 1,
-	"outbox": 2, "stream": 2, "auditlog": 2,
+	"outbox": 2, "stream": 2, "auditlog": 2, "idempotency": 2,
 }
 
 // sameLayer are the imports inside a layer that are wanted: rpc shows request ids and traces.
@@ -23,9 +23,10 @@ var sameLayer = map[string][]string{
 
 // allowedBelow narrows what a layer may import of the one below it.
 var allowedBelow = map[string][]string{
-	"outbox":   {"pg", "redisconn"},
-	"stream":   {"pg", "redisconn"},
-	"auditlog": {"pg"}, // its auditdb alone; the form itself is pure
+	"outbox":      {"pg", "redisconn"},
+	"stream":      {"pg", "redisconn"},
+	"auditlog":    {"pg"}, // its auditdb alone; the form itself is pure
+	"idempotency": {"pg"},
 }
 
 // testOnly serves tests, `make up` and each other, never a service.

@@ -215,12 +215,15 @@ func TestGrants(t *testing.T) {
 		"sametick_api event_counts SELECT",
 		"sametick_api event_times SELECT",
 		"sametick_api events SELECT",
+		"sametick_api idempotency_keys INSERT,SELECT,UPDATE",
 		"sametick_api review_hooks SELECT",
 		"sametick_api review_sets SELECT",
 		"sametick_prompt consumer_cursors INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_leases DELETE,INSERT,SELECT,UPDATE",
 		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt idempotency_keys INSERT,SELECT,UPDATE",
 		"sametick_prompt review_hooks DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt review_sets SELECT",
 		"sametick_relay audit_entries SELECT",
 		"sametick_relay audit_heads INSERT,SELECT",
 		"sametick_relay audit_leaves INSERT,SELECT",
@@ -231,6 +234,7 @@ func TestGrants(t *testing.T) {
 		"sametick_webhook consumer_cursors INSERT,SELECT,UPDATE",
 		"sametick_webhook consumer_leases DELETE,INSERT,SELECT,UPDATE",
 		"sametick_webhook consumer_members DELETE,INSERT,SELECT,UPDATE",
+		"sametick_webhook idempotency_keys INSERT,SELECT,UPDATE",
 	}, got)
 }
 

@@ -16,23 +16,25 @@ var errNotInternal = errs.New(errs.Unauthenticated, "INTERNAL_TOKEN_REQUIRED", "
 
 // InternalAuth lets only bearers of the suite's token call the named services (full names, e.g.
 // "sametick.relay.v1.LogService"); without names, every service but health and reflection. An empty
-// token lets nobody in. Comparison takes constant time.
+// token lets nobody in. Comparison takes constant time. What follows finds the forwarded caller by CallerOf.
 func InternalAuth(token string, services ...string) (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor) {
 	a := internalAuth{token: sha256.Sum256([]byte(token)), empty: token == "", services: map[string]bool{}}
 	for _, s := range services {
 		a.services[s] = true
 	}
 	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		if err := a.check(ctx, info.FullMethod); err != nil {
+		ctx, err := a.admit(ctx, info.FullMethod)
+		if err != nil {
 			return nil, err
 		}
 		return next(ctx, req)
 	}
 	stream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		if err := a.check(ss.Context(), info.FullMethod); err != nil {
+		ctx, err := a.admit(ss.Context(), info.FullMethod)
+		if err != nil {
 			return err
 		}
-		return next(srv, ss)
+		return next(srv, serverStream{ss, ctx})
 	}
 	return unary, stream
 }
@@ -43,21 +45,22 @@ type internalAuth struct {
 	services map[string]bool
 }
 
-func (a internalAuth) check(ctx context.Context, method string) error {
+// admit lets a call in, with the caller that its sender has forwarded.
+func (a internalAuth) admit(ctx context.Context, method string) (context.Context, error) {
 	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	if !a.guards(service) {
-		return nil
+		return ctx, nil
 	}
 	values := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(values) != 1 || a.empty {
-		return errNotInternal
+		return nil, errNotInternal
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	sent := sha256.Sum256([]byte(token))
 	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare(sent[:], a.token[:]) != 1 {
-		return errNotInternal
+		return nil, errNotInternal
 	}
-	return nil
+	return believe(ctx)
 }
 
 func (a internalAuth) guards(service string) bool {

@@ -60,7 +60,7 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 
 func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	ctx := withRequestID(ss.Context())
-	return e.around(ctx, info.FullMethod, func() error { return next(srv, stream{ss, ctx}) })
+	return e.around(ctx, info.FullMethod, func() error { return next(srv, serverStream{ss, ctx}) })
 }
 
 // around runs call and returns a status error, or nil.
@@ -125,10 +125,11 @@ func withRequestID(ctx context.Context) context.Context {
 	return telemetry.WithRequestID(ctx, id)
 }
 
-type stream struct {
+// serverStream is a stream in a context of an interceptor's.
+type serverStream struct {
 	grpc.ServerStream
 	ctx context.Context
 }
 
-// Context has the request id.
-func (s stream) Context() context.Context { return s.ctx }
+// Context has what the interceptor found.
+func (s serverStream) Context() context.Context { return s.ctx }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,15 @@ type Consumer struct {
 	// differently; the shard waits meanwhile, the others do not. It runs for one batch of a shard at a
 	// time, for several shards at once.
 	Handle func(ctx context.Context, tx pgx.Tx, b Batch) error
+	// Committed, if set, is told of each batch after the commit of what Handle derived from it, before Handle runs
+	// for the shard's next one.
+	Committed func(b Batch)
+	// Held, if set, is told after each renewal which shards are held and until when at the earliest another
+	// replica may hold them: of a gained one before its first batch, of a lost one maybe before its last.
+	Held func(shards []int, until time.Time)
+	// Release, if set, returns when the work in hand that Committed led to is finished for these shards, or ctx
+	// ends: they are then another replica's to take.
+	Release func(ctx context.Context, shards []int)
 	// FromNewest starts a consumer that has no cursor yet at the head; else it begins with the
 	// oldest event kept.
 	FromNewest bool
@@ -47,13 +58,15 @@ func (c *Consumer) Run(take, work context.Context) error {
 	workers := map[int]*shardWorker{}
 	renewed := time.Now()
 	for failures := 0; take.Err() == nil; {
-		held, err := l.renew(take)
+		now := time.Now()
+		held, excess, err := l.renew(take)
 		switch {
 		case err == nil:
-			failures, renewed = 0, time.Now()
-			c.assign(take, work, workers, held)
+			failures, renewed = 0, now
+			c.hold(take, work, workers, held, now.Add(l.ttl))
+			c.giveBack(work, l, excess)
 		case time.Since(renewed) > l.ttl:
-			c.assign(take, work, workers, nil) // others have them by now
+			c.hold(take, work, workers, nil, now) // others have them by now
 			fallthrough
 		default:
 			failures++
@@ -65,13 +78,45 @@ func (c *Consumer) Run(take, work context.Context) error {
 		}
 		sleep(take, pause)
 	}
-	c.assign(take, work, workers, nil)
+	c.leave(work, l, workers)
+	return nil
+}
+
+func (c *Consumer) hold(take, work context.Context, workers map[int]*shardWorker, held []int, until time.Time) {
+	if c.Held != nil {
+		c.Held(held, until)
+	}
+	c.assign(take, work, workers, held)
+}
+
+// giveBack lets others take shards that are more than the share; their workers have ended. What is in hand is waited
+// for, but no longer than the next renewal allows.
+func (c *Consumer) giveBack(work context.Context, l leases, shards []int) {
+	if len(shards) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(work, l.ttl/6)
+	defer cancel()
+	if c.Release != nil {
+		c.Release(ctx, shards)
+	}
+	if err := l.giveBack(work, shards); err != nil { // the next renewal finds them again
+		c.warn(work, "leases not given back", err)
+	}
+}
+
+// leave ends all workers and gives everything back, once what is in hand is finished.
+func (c *Consumer) leave(work context.Context, l leases, workers map[int]*shardWorker) {
+	shards := slices.Collect(maps.Keys(workers))
+	c.assign(work, work, workers, nil)
+	if c.Release != nil {
+		c.Release(work, shards)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), 2*time.Second)
 	defer cancel()
 	if err := l.leave(ctx); err != nil { // they expire by themselves
 		c.warn(work, "leases not given back", err)
 	}
-	return nil
 }
 
 // shardWorker is the goroutine of one shard.
@@ -146,6 +191,9 @@ func (c *Consumer) follow(take, work context.Context, shard int) (progress bool,
 		for _, b := range batches {
 			if err := c.commit(work, b); err != nil {
 				return progress, err
+			}
+			if c.Committed != nil {
+				c.Committed(b)
 			}
 			progress = true
 			if take.Err() != nil {

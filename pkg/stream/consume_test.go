@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -236,6 +237,78 @@ func TestLeasesSpread(t *testing.T) {
 	stops[1]()
 	require.NoError(t, <-ended)
 	require.Empty(t, holders())
+}
+
+// What is committed is told in order, without a gap, of shards that are held; shards are given back, of a second
+// replica's share and at the end, only after their release.
+func TestConsumerTellsWhatItHolds(t *testing.T) {
+	t.Parallel()
+	admin, worker := database(t)
+	log := streamtest.NewLog()
+	var mu sync.Mutex
+	held, told, released := map[int]bool{}, map[int]int64{}, map[int]bool{}
+	var faults []string
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Sprintf(format, args...))
+		}
+	}
+	leased := func(shard int) (n int) {
+		if err := admin.QueryRow(t.Context(), "SELECT count(*) FROM sametick.consumer_leases WHERE holder = 'a' AND shard = $1", shard).Scan(&n); err != nil {
+			return -1
+		}
+		return n
+	}
+	a := &stream.Consumer{
+		Name: "test", Holder: "a", DB: worker, Source: quick(log.Direct(), nil), Handle: derive, LeaseTTL: 600 * time.Millisecond,
+		Committed: func(b stream.Batch) {
+			mu.Lock()
+			defer mu.Unlock()
+			check(b.After == told[b.Shard], "shard %d: %d after %d", b.Shard, b.After, told[b.Shard])
+			told[b.Shard] = b.Through
+		},
+		Held: func(shards []int, until time.Time) {
+			mu.Lock()
+			defer mu.Unlock()
+			clear(held)
+			for _, s := range shards {
+				held[s] = true
+			}
+			check(time.Until(until) <= 600*time.Millisecond, "held until %v", until)
+		},
+		Release: func(ctx context.Context, shards []int) {
+			mu.Lock()
+			defer mu.Unlock()
+			check(ctx.Err() == nil, "no time to release")
+			for _, s := range shards {
+				released[s] = true
+				check(leased(s) == 1, "shard %d was given back before its release", s)
+			}
+		},
+	}
+	for i := range 200 {
+		log.Append(int64(i%40+1), "task", "post_create", 1, "")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- a.Run(ctx, t.Context()) }()
+	await(t, "caught up", caughtUp(t, admin, log))
+	ctxB, stopB := context.WithCancel(t.Context())
+	b := &stream.Consumer{Name: "test", Holder: "b", DB: worker, Source: a.Source, Handle: derive, LeaseTTL: a.LeaseTTL}
+	go func() { ended <- b.Run(ctxB, t.Context()) }()
+	await(t, "half", func() bool { mu.Lock(); defer mu.Unlock(); return len(held) == 8 && len(released) == 8 })
+	stop()
+	stopB()
+	require.NoError(t, <-ended)
+	require.NoError(t, <-ended)
+	require.Empty(t, faults)
+	require.Len(t, released, event.Shards)
+	for shard := range event.Shards {
+		require.Equal(t, log.Head(shard), told[shard])
+	}
+	var n int
+	require.NoError(t, admin.QueryRow(t.Context(), "SELECT count(*) FROM sametick.consumer_leases").Scan(&n))
+	require.Zero(t, n)
 }
 
 // A consumer whose first events retention has dropped begins with the oldest kept.

@@ -26,11 +26,8 @@ ON CONFLICT (consumer, holder) DO UPDATE SET expires_at = excluded.expires_at`
 	countSQL       = `SELECT count(*)::int FROM sametick.consumer_members WHERE consumer = $1`
 	renewSQL       = `
 UPDATE sametick.consumer_leases SET expires_at = clock_timestamp() + $3::interval WHERE consumer = $1 AND holder = $2`
-	// More than the share goes back, for the others to take.
-	shedSQL = `
-DELETE FROM sametick.consumer_leases WHERE consumer = $1 AND holder = $2 AND shard NOT IN
- (SELECT shard FROM sametick.consumer_leases WHERE consumer = $1 AND holder = $2 ORDER BY shard LIMIT $3)`
-	takeSQL = `
+	giveBackSQL = `DELETE FROM sametick.consumer_leases WHERE consumer = $1 AND holder = $2 AND shard = ANY($3)`
+	takeSQL     = `
 INSERT INTO sametick.consumer_leases AS l (consumer, shard, holder, expires_at)
 SELECT $1, s, $2, clock_timestamp() + $3::interval
   FROM generate_series(0, $4::int - 1) s
@@ -45,10 +42,10 @@ ON CONFLICT (consumer, shard) DO UPDATE SET holder = excluded.holder, expires_at
 	leaveMemberSQL = `DELETE FROM sametick.consumer_members WHERE consumer = $1 AND holder = $2`
 )
 
-// renew keeps, gives back and takes, and gives the shards that are held for the next ttl.
-func (l leases) renew(ctx context.Context) ([]int, error) {
-	var held []int
-	err := pg.InTx(ctx, l.db, pg.TxOptions{Retries: 5}, func(tx pgx.Tx) error {
+// renew keeps and takes, and gives the shards that are held for the next ttl, up to the share, and what is held in
+// excess of it, for the others to take once it is given back.
+func (l leases) renew(ctx context.Context) (held, excess []int, err error) {
+	err = pg.InTx(ctx, l.db, pg.TxOptions{Retries: 5}, func(tx pgx.Tx) error {
 		var members int
 		b := &pgx.Batch{}
 		b.Queue(memberSQL, l.consumer, l.holder, l.ttl)
@@ -60,15 +57,27 @@ func (l leases) renew(ctx context.Context) ([]int, error) {
 		}
 		share := (event.Shards + members - 1) / members
 		b = &pgx.Batch{}
-		b.Queue(shedSQL, l.consumer, l.holder, share)
 		b.Queue(takeSQL, l.consumer, l.holder, l.ttl, event.Shards, share)
 		b.Queue(heldSQL, l.consumer, l.holder).Query(func(rows pgx.Rows) (err error) {
 			held, err = pgx.CollectRows(rows, pgx.RowTo[int])
 			return err
 		})
-		return tx.SendBatch(ctx, b).Close()
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		share = min(share, len(held))
+		held, excess = held[:share], held[share:]
+		return nil
 	})
-	return held, err
+	return held, excess, err
+}
+
+// giveBack lets others take shards.
+func (l leases) giveBack(ctx context.Context, shards []int) error {
+	return pg.InTx(ctx, l.db, pg.TxOptions{Retries: 5}, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, giveBackSQL, l.consumer, l.holder, shards)
+		return err
+	})
 }
 
 // leave gives everything back.

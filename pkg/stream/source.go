@@ -70,6 +70,32 @@ func (s *Source) Read(ctx context.Context, shard int, after int64, org int64) (P
 	return p, trimmed(shard, after, &p)
 }
 
+// Entry gives the event at one position, and false when there is none that is the organisation's: it never was, or
+// retention has dropped it. It errs with the log's error when only the log could tell.
+func (s *Source) Entry(ctx context.Context, shard int, position, org int64) (Entry, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	var list []Entry
+	if s.o.Redis != nil {
+		// A Redis that does not answer must leave time to ask the log.
+		short, cancel := context.WithTimeout(ctx, s.o.Timeout/4)
+		list, _ = s.o.Redis.after(short, shard, position-1, 1) // what it cannot tell, the log can
+		cancel()
+	}
+	if contiguous(list, position-1) == 0 {
+		p, err := s.o.Log.Read(ctx, shard, position-1, 1, org)
+		if err != nil {
+			return Entry{}, false, err
+		}
+		list = p.Entries
+	}
+	ok := len(list) > 0 && list[0].Position == position && list[0].OrgID == org
+	if !ok {
+		return Entry{}, false, nil
+	}
+	return list[0], true, nil
+}
+
 // Head gives the newest position of a shard as far as Redis, or else the log, knows it: where a
 // reader begins that wants only what is to come.
 func (s *Source) Head(ctx context.Context, shard int) (int64, error) {

@@ -21,6 +21,7 @@ type Config struct {
 	DatabaseMaxConns int32          `env:"DATABASE_MAX_CONNS" help:"most connections to the database" allowed:"1 to 1000"`
 	RelayAddr        string         `env:"RELAY_ADDR" help:"gRPC address of outbox-relay" allowed:"host:port"`
 	PromptAddr       string         `env:"PROMPT_ADDR" help:"gRPC address of prompt-worker, which reviews writes" allowed:"host:port"`
+	WebhookAddr      string         `env:"WEBHOOK_ADDR" help:"gRPC address of webhook-worker" allowed:"host:port"`
 	SSEURL           string         `env:"SSE_URL" help:"HTTP address of sse-gateway" allowed:"http://host:port"`
 	SigningKey       config.Secret  `env:"TOKEN_SIGNING_KEY,required" help:"key that signs access tokens" allowed:"kid:base64 of an Ed25519 seed of 32 bytes"`
 	PublicKeys       string         `env:"TOKEN_PUBLIC_KEYS,required" help:"keys that verify access tokens" allowed:"kid:base64 of an Ed25519 public key, several separated by commas"`
@@ -42,7 +43,8 @@ type Config struct {
 const maxAccessTTL = 24 * time.Hour
 
 func defaults() Config {
-	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", PromptAddr: "127.0.0.1:9094", SSEURL: "http://127.0.0.1:8082"}
+	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", PromptAddr: "127.0.0.1:9094", WebhookAddr: "127.0.0.1:9093",
+		SSEURL: "http://127.0.0.1:8082"}
 	c.HTTPAddr, c.GRPCAddr, c.OpsAddr = ":8080", ":9090", ":8090"
 	c.ShutdownGrace = 15 * time.Second
 	return c

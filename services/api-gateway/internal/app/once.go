@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 )
 
@@ -19,14 +20,14 @@ func (a *again) ask() {
 	a.do()
 }
 
-// once lets the gRPC side do calls once by the store.
+// once does calls with a key by the store.
 type once struct {
 	store *store.Store
 	after []*again
 }
 
-// Once implements grpcapi.Once.
-func (o once) Once(ctx context.Context, orgID int64, caller string, keyHash, requestHash []byte, do func(context.Context) ([]byte, error)) ([]byte, []byte, error) {
+// Once implements idempotency.Once.
+func (o once) Once(ctx context.Context, c idempotency.Claim, do func(context.Context) ([]byte, error)) ([]byte, []byte, error) {
 	for _, a := range o.after {
 		before := a.asked.Load()
 		defer func() { // also after an error: its outcome may be unknown
@@ -35,10 +36,10 @@ func (o once) Once(ctx context.Context, orgID int64, caller string, keyHash, req
 			}
 		}()
 	}
-	return o.store.Once(ctx, store.Claim{OrgID: orgID, Caller: caller, KeyHash: keyHash, RequestHash: requestHash}, do)
+	return o.store.Once(ctx, c, do)
 }
 
-// Forget implements grpcapi.Once. What is not forgotten now is later.
+// Forget implements idempotency.Once. What is not forgotten now is later.
 func (o once) Forget(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()

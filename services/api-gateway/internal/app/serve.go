@@ -25,6 +25,7 @@ import (
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/audit"
 	"github.com/sametick/sametick/services/api-gateway/internal/events"
@@ -65,6 +66,7 @@ type gateway struct {
 
 	pool     *pgxpool.Pool
 	relay    *grpc.ClientConn
+	webhooks *grpc.ClientConn
 	waker    *wake.Waker
 	store    *store.Store
 	records  *records.Service
@@ -106,7 +108,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger, tracing *telemet
 	g := &gateway{config: c, log: log, tracing: tracing, ready: &telemetry.Readiness{}, registry: telemetry.NewRegistry(), secret: auth.NewSecret("")}
 	g.ops = telemetry.NewOps(c.OpsAddr, g.registry, g.ready, log)
 	g.add(g.ops)
-	for _, build := range []func(context.Context) error{g.buildStore, g.buildWaker, g.buildServices, g.buildGRPC, g.buildHTTP} {
+	for _, build := range []func(context.Context) error{g.buildStore, g.buildSiblings, g.buildServices, g.buildGRPC, g.buildHTTP} {
 		if err := build(ctx); err != nil {
 			return nil, err
 		}
@@ -135,12 +137,23 @@ func (g *gateway) buildStore(ctx context.Context) (err error) {
 	return nil
 }
 
-func (g *gateway) buildWaker(context.Context) (err error) {
-	g.relay, err = rpc.Dial(g.config.RelayAddr, rpc.ClientOptions{Token: g.config.InternalToken.Reveal(), Tracer: g.tracing.Provider()})
-	if err != nil {
+// dial makes a connection to a sibling, which sees the suite's token.
+func (g *gateway) dial(addr string, o rpc.ClientOptions) (*grpc.ClientConn, error) {
+	o.Token, o.Tracer = g.config.InternalToken.Reveal(), g.tracing.Provider()
+	c, err := rpc.Dial(addr, o)
+	if err == nil {
+		g.add(lifecycle.Closer(func() { _ = c.Close() }))
+	}
+	return c, err
+}
+
+func (g *gateway) buildSiblings(context.Context) (err error) {
+	if g.webhooks, err = g.dial(g.config.WebhookAddr, rpc.ClientOptions{MaxRecvBytes: maxAnswer}); err != nil {
 		return err
 	}
-	g.add(lifecycle.Closer(func() { _ = g.relay.Close() }))
+	if g.relay, err = g.dial(g.config.RelayAddr, rpc.ClientOptions{}); err != nil {
+		return err
+	}
 	client := relayv1.NewRelayServiceClient(g.relay)
 	g.waker = wake.New(func(ctx context.Context) error {
 		_, err := client.Wake(ctx, &relayv1.WakeRequest{})
@@ -212,6 +225,10 @@ func (g *gateway) limits() grpcapi.Limits {
 }
 
 func (g *gateway) buildGRPC(context.Context) error {
+	forward, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", g.webhooks)
+	if err != nil {
+		return err
+	}
 	access := grpcapi.NewAccess(g.checker, g.keys, g.secret, g.limits())
 	g.grpc = rpc.NewServer(rpc.ServerOptions{Addr: g.config.GRPCAddr, Log: g.log, Registry: g.registry, Tracer: g.tracing.Provider(), MaxRecvBytes: maxBatch,
 		Unary: []grpc.UnaryServerInterceptor{access.Unary, grpcapi.Idempotency(once{g.store, []*again{g.revoked, g.retyped, g.changed}})}, Stream: []grpc.StreamServerInterceptor{access.Stream},
@@ -223,6 +240,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
+			forward.Register(r)
 		}})
 	g.add(g.grpc)
 	return nil

@@ -46,7 +46,7 @@ const (
 // where any token does.
 // A method that is not in it can be called by nobody.
 func Requirements() map[string]string {
-	return map[string]string{
+	return withForwarded(map[string]string{
 		recordsv1.RecordService_CreateRecord_FullMethodName:  auth.RecordsWrite,
 		recordsv1.RecordService_GetRecord_FullMethodName:     auth.RecordsRead,
 		recordsv1.RecordService_ListRecords_FullMethodName:   auth.RecordsRead,
@@ -116,7 +116,7 @@ func Requirements() map[string]string {
 		identityv1.DirectoryService_GetOrganization_FullMethodName:     signedIn,
 		identityv1.DirectoryService_UpdateOrganization_FullMethodName:  auth.OrgAdmin,
 		identityv1.DirectoryService_ArchiveOrganization_FullMethodName: auth.OrgAdmin,
-	}
+	})
 }
 
 // TokenVerifier tells whose an access token is.

@@ -16,6 +16,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 )
@@ -24,7 +25,8 @@ func methods() (list []string) {
 	for _, file := range []protoreflect.FileDescriptor{recordsv1.File_sametick_records_v1_records_proto,
 		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto,
 		identityv1.File_sametick_identity_v1_directory_proto, typesv1.File_sametick_types_v1_types_proto,
-		workflowv1.File_sametick_workflow_v1_workflow_proto, auditv1.File_sametick_audit_v1_audit_proto} {
+		workflowv1.File_sametick_workflow_v1_workflow_proto, auditv1.File_sametick_audit_v1_audit_proto,
+		webhooksv1.File_sametick_webhooks_v1_webhooks_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
@@ -41,7 +43,7 @@ func (h holder) Verify(_ context.Context, token string) (auth.Principal, error) 
 	if token == "" {
 		return auth.Principal{}, auth.ErrMissing()
 	}
-	return auth.Principal{OrgID: 1, Scopes: auth.Scopes(h)}, nil
+	return auth.Principal{OrgID: 1, Subject: "user:1", Scopes: auth.Scopes(h)}, nil
 }
 
 func (h holder) Find(ctx context.Context, secret string) (auth.Principal, error) {

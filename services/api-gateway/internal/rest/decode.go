@@ -184,6 +184,9 @@ func fieldNames(m protoreflect.Message, skip func(string) bool) (names []string)
 }
 
 func decodeField(d *jsontext.Decoder, m protoreflect.Message, field protoreflect.FieldDescriptor, path string) error {
+	if field.IsMap() {
+		return decodeMap(d, m.Mutable(field).Map(), path)
+	}
 	if !field.IsList() {
 		v, err := decodeValue(d, field, path)
 		if err == nil {
@@ -206,6 +209,34 @@ func decodeField(d *jsontext.Decoder, m protoreflect.Message, field protoreflect
 		list.Append(v)
 	}
 	_, err := d.ReadToken()
+	return err
+}
+
+// decodeMap reads an object of strings.
+func decodeMap(d *jsontext.Decoder, m protoreflect.Map, path string) error {
+	if d.PeekKind() != '{' {
+		return fieldFault(path, "INVALID_TYPE", "an object of strings")
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() == '"' {
+		key, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := key.String()
+		raw, err := d.ReadValue()
+		if err != nil {
+			return err
+		}
+		text, ok := unquote(raw)
+		if !ok {
+			return fieldFault(path+"."+printable(name), "INVALID_TYPE", "a string")
+		}
+		m.Set(protoreflect.ValueOfString(name).MapKey(), protoreflect.ValueOfString(text))
+	}
+	_, err := d.ReadToken() // }
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
@@ -26,6 +27,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
@@ -69,6 +71,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
 		identityv1.RegisterDirectoryServiceHandler,
 		typesv1.RegisterTypeServiceHandler, auditv1.RegisterAuditServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
+		webhooksv1.RegisterWebhookServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err
@@ -156,7 +159,7 @@ func incoming(header string) (string, bool) {
 	case "Authorization":
 		return "authorization", true
 	case "Idempotency-Key":
-		return grpcapi.IdempotencyKey, true
+		return idempotency.Key, true
 	default:
 		return "", false
 	}
@@ -167,7 +170,7 @@ func none(string) (string, bool) { return "", false }
 
 // outgoing passes on what an answer says of itself.
 func outgoing(key string) (string, bool) {
-	if key == grpcapi.ReplayedKey {
+	if key == idempotency.Replayed {
 		return "Idempotency-Replayed", true
 	}
 	name, ok := rateLimits[key]

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,7 +21,7 @@ import (
 
 // codec is the suite's JSON of protobuf messages, for grpc-gateway: names as in the .proto files,
 // fields in their order, 64-bit integers as numbers, unset fields that have presence as null, empty
-// lists as [], Json in place as its value, times in UTC with exactly milliseconds.
+// lists as [], maps of strings as objects, Json in place as its value, times in UTC with exactly milliseconds.
 type codec struct{}
 
 // ContentType implements runtime.Marshaler.
@@ -101,6 +103,8 @@ func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 		switch {
 		case field.IsList():
 			b, err = appendList(b, m.Get(field).List(), field)
+		case field.IsMap():
+			b, err = appendMap(b, m.Get(field).Map())
 		case field.HasPresence() && !m.Has(field):
 			b = append(b, "null"...)
 		default:
@@ -127,6 +131,29 @@ func appendList(b []byte, list protoreflect.List, field protoreflect.FieldDescri
 	return append(b, ']'), nil
 }
 
+// appendMap writes a map of strings, in the order of its keys.
+func appendMap(b []byte, m protoreflect.Map) ([]byte, error) {
+	texts := make(map[string]string, m.Len())
+	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+		texts[k.String()] = v.String()
+		return true
+	})
+	b = append(b, '{')
+	for i, key := range slices.Sorted(maps.Keys(texts)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var err error
+		if b, err = jsontext.AppendQuote(b, key); err != nil {
+			return nil, err
+		}
+		if b, err = jsontext.AppendQuote(append(b, ':'), texts[key]); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, '}'), nil
+}
+
 func appendValue(b []byte, v protoreflect.Value, field protoreflect.FieldDescriptor) ([]byte, error) {
 	switch field.Kind() {
 	case protoreflect.StringKind:
@@ -135,6 +162,8 @@ func appendValue(b []byte, v protoreflect.Value, field protoreflect.FieldDescrip
 		return strconv.AppendBool(b, v.Bool()), nil
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
 		return strconv.AppendInt(b, v.Int(), 10), nil
+	case protoreflect.DoubleKind:
+		return strconv.AppendFloat(b, v.Float(), 'f', -1, 64), nil
 	case protoreflect.MessageKind:
 		return appendMessage(b, v.Message())
 	default:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -20,6 +21,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 )
@@ -103,6 +105,29 @@ func routes() map[string]route {
 		"GET /api/organization":               {message: &identityv1.GetOrganizationRequest{}},
 		"PATCH /api/organization":             {message: &identityv1.UpdateOrganizationRequest{}},
 		"DELETE /api/organization":            {message: &identityv1.ArchiveOrganizationRequest{}},
+
+		"POST /api/webhooks/endpoints":                    {message: &webhooksv1.CreateEndpointRequest{}},
+		"GET /api/webhooks/endpoints":                     {message: &webhooksv1.ListEndpointsRequest{}, pages: paging.Standard},
+		"GET /api/webhooks/endpoints/{id}":                {message: &webhooksv1.GetEndpointRequest{}},
+		"PATCH /api/webhooks/endpoints/{id}":              {message: &webhooksv1.UpdateEndpointRequest{}},
+		"DELETE /api/webhooks/endpoints/{id}":             {message: &webhooksv1.ArchiveEndpointRequest{}},
+		"POST /api/webhooks/endpoints/{id}:enable":        {message: &webhooksv1.EnableEndpointRequest{}},
+		"POST /api/webhooks/endpoints/{id}:disable":       {message: &webhooksv1.DisableEndpointRequest{}},
+		"POST /api/webhooks/endpoints:export":             {message: &webhooksv1.ExportEndpointsRequest{}},
+		"POST /api/webhooks/endpoints/{id}:rotate-secret": {message: &webhooksv1.RotateSecretRequest{}},
+		"GET /api/webhooks/endpoints/{id}/stats":          {message: &webhooksv1.GetEndpointStatsRequest{}},
+		"POST /api/webhooks/endpoints/{id}:test":          {message: &webhooksv1.TestEndpointRequest{}},
+		"POST /api/webhooks/endpoints:try":                {message: &webhooksv1.TryEndpointRequest{}},
+		"POST /api/webhooks/endpoints/{id}:recover":       {message: &webhooksv1.RecoverEndpointRequest{}},
+		"POST /api/webhooks/endpoints/{id}:replay":        {message: &webhooksv1.ReplayEndpointRequest{}},
+		"GET /api/webhooks/replays":                       {message: &webhooksv1.ListReplaysRequest{}},
+		"POST /api/webhooks/replays/{id}:cancel":          {message: &webhooksv1.CancelReplayRequest{}},
+		"GET /api/webhooks/deliveries":                    {message: &webhooksv1.ListDeliveriesRequest{}, pages: paging.Standard},
+		"GET /api/webhooks/deliveries/{id}":               {message: &webhooksv1.GetDeliveryRequest{}},
+		"POST /api/webhooks/deliveries/{id}:redeliver":    {message: &webhooksv1.RedeliverDeliveryRequest{}},
+		"POST /api/webhooks/deliveries/{id}:skip":         {message: &webhooksv1.SkipDeliveryRequest{}},
+		"GET /api/webhooks/attempts":                      {message: &webhooksv1.ListAttemptsRequest{}, pages: paging.Standard},
+		"GET /api/webhooks/attempts/{id}":                 {message: &webhooksv1.GetAttemptRequest{}},
 	}
 }
 
@@ -183,7 +208,7 @@ func (f *form) refuse(field, reason, allowed string) {
 	f.err = f.err.WithField(field, reason, allowed)
 }
 
-// parameters are the fields that the query may set: scalars, also several, that are not in the path;
+// parameters are the fields that the query may set: scalars, also several, and times that are not in the path;
 // none where there is a body.
 func (f *form) parameters(path map[string]string, method string) (names []string) {
 	if method == http.MethodPost || method == http.MethodPatch {
@@ -191,7 +216,7 @@ func (f *form) parameters(path map[string]string, method string) (names []string
 	}
 	for i := range f.fields.Len() {
 		field := f.fields.Get(i)
-		if _, taken := path[string(field.Name())]; !taken && field.Kind() != protoreflect.MessageKind {
+		if _, taken := path[string(field.Name())]; !taken && (field.Kind() != protoreflect.MessageKind || isTime(field)) {
 			names = append(names, string(field.Name()))
 		}
 	}
@@ -207,6 +232,9 @@ func (f *form) value(field protoreflect.FieldDescriptor, name, s string) {
 	case protoreflect.Int32Kind:
 		_, err = strconv.ParseInt(s, 10, 32)
 		allowed = f.route.pages.Allowed(name)
+	case protoreflect.MessageKind: // a time
+		_, err = time.Parse(time.RFC3339, s)
+		allowed = "a time as in RFC 3339: 2026-04-12T14:30:00Z"
 	case protoreflect.BoolKind:
 		allowed = "true or false"
 		if s != "true" && s != "false" {
@@ -221,4 +249,8 @@ func (f *form) value(field protoreflect.FieldDescriptor, name, s string) {
 	if err != nil {
 		f.refuse(name, "INVALID_VALUE", allowed)
 	}
+}
+
+func isTime(field protoreflect.FieldDescriptor) bool {
+	return field.Kind() == protoreflect.MessageKind && field.Message().FullName() == "google.protobuf.Timestamp"
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/pkg/pg"
 )
 
@@ -29,29 +30,12 @@ func join(b *pgx.Batch) {
 	}
 }
 
-const (
-	// A row that another transaction has put there and not yet committed is waited for. One of another day is
-	// taken over.
-	claimKey = `INSERT INTO sametick.idempotency_keys AS k (org_id, caller, key_hash, request_hash) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (org_id, caller, key_hash) DO UPDATE SET request_hash = excluded.request_hash, answer = NULL, created_at = now()
-		WHERE k.created_at < now() - interval '24 hours' RETURNING true`
-	findAnswer = `SELECT request_hash, answer FROM sametick.idempotency_keys WHERE org_id = $1 AND caller = $2 AND key_hash = $3`
-	keepAnswer = `UPDATE sametick.idempotency_keys SET answer = $4 WHERE org_id = $1 AND caller = $2 AND key_hash = $3`
-)
-
-// Claim is a call that shall be done once.
-type Claim struct {
-	OrgID                int64
-	Caller               string
-	KeyHash, RequestHash []byte
-}
-
 // Once does what was claimed, in one transaction with the claim and its answer. When it was done before, it gives
 // that call's request hash and answer instead. An error of do leaves no claim.
-func (s *Store) Once(ctx context.Context, claim Claim, do func(ctx context.Context) (answer []byte, err error)) (requestHash, answer []byte, err error) {
+func (s *Store) Once(ctx context.Context, claim idempotency.Claim, do func(ctx context.Context) (answer []byte, err error)) (requestHash, answer []byte, err error) {
 	err = s.connected(ctx, func(c *pgxpool.Conn) error {
 		b := transaction(claim.OrgID, "BEGIN")
-		b.Queue(claimKey, claim.OrgID, claim.Caller, claim.KeyHash, claim.RequestHash)
+		b.Queue(idempotency.InsertClaim, claim.OrgID, claim.Caller, claim.KeyHash, claim.RequestHash)
 		var ours bool
 		err := send(ctx, c, b, 2, func(results pgx.BatchResults) error {
 			err := results.QueryRow().Scan(&ours)
@@ -64,14 +48,14 @@ func (s *Store) Once(ctx context.Context, claim Claim, do func(ctx context.Conte
 			return err
 		}
 		if !ours {
-			return c.QueryRow(ctx, findAnswer, claim.OrgID, claim.Caller, claim.KeyHash).Scan(&requestHash, &answer)
+			return c.QueryRow(ctx, idempotency.FindAnswer, claim.OrgID, claim.Caller, claim.KeyHash).Scan(&requestHash, &answer)
 		}
 		kept, err := do(context.WithValue(ctx, unitKey{}, c))
 		if err != nil {
 			return err
 		}
 		b = &pgx.Batch{}
-		b.Queue(keepAnswer, claim.OrgID, claim.Caller, claim.KeyHash, kept)
+		b.Queue(idempotency.KeepAnswer, claim.OrgID, claim.Caller, claim.KeyHash, kept)
 		b.Queue("COMMIT")
 		return outcome(send(ctx, c, b, 0, func(pgx.BatchResults) error { return nil }))
 	})
@@ -80,6 +64,6 @@ func (s *Store) Once(ctx context.Context, claim Claim, do func(ctx context.Conte
 
 // ForgetKeys ends some keys that are too old to be asked for.
 func (s *Store) ForgetKeys(ctx context.Context) error {
-	_, err := s.pool.Exec(ctx, `SELECT sametick.forget_idempotency_keys(200)`)
+	_, err := s.pool.Exec(ctx, idempotency.ForgetSome)
 	return pg.Translate(err)
 }

@@ -234,7 +234,12 @@ func (g *generator) value(f *protogen.Field) object {
 		return object{"type": "boolean"}
 	case "int32", "int64":
 		return object{"type": "integer", "format": kind}
+	case "double":
+		return object{"type": "number", "format": kind}
 	case "message":
+		if f.Desc.IsMap() { // of strings, see internal/rest
+			return object{"type": "object", "additionalProperties": object{"type": "string"}}
+		}
 		switch string(f.Message.Desc.FullName()) {
 		case "sametick.wire.v1.Json":
 			return object{"type": "object", "additionalProperties": true, "nullable": true}

@@ -31,7 +31,7 @@ CREATE TABLE sametick.webhook_endpoints (
   headers         jsonb NOT NULL DEFAULT '{}',
   rate_limit      integer CHECK (rate_limit > 0),
   ordered         boolean NOT NULL DEFAULT false,
-  asymmetric      boolean NOT NULL DEFAULT false,
+  ed25519         boolean NOT NULL DEFAULT false,
   auth_kind       text NOT NULL DEFAULT 'none' CHECK (auth_kind IN ('none', 'basic', 'bearer')),
   -- What must stay secret is sealed under the key ring (pkg/keyring).
   auth_sealed     bytea,
@@ -113,7 +113,7 @@ CREATE TABLE sametick.webhook_attempts (
   -- When the delivery was scheduled, and when the attempt began.
   scheduled_at     timestamptz NOT NULL,
   created_at       timestamptz NOT NULL,
-  PRIMARY KEY (created_at, id)
+  PRIMARY KEY (id, created_at)
 ) PARTITION BY RANGE (created_at);
 CREATE INDEX webhook_attempts_endpoint_idx ON sametick.webhook_attempts (org_id, endpoint_id, id);
 CREATE INDEX webhook_attempts_delivery_idx ON sametick.webhook_attempts (org_id, delivery_id, id);
@@ -129,6 +129,7 @@ CREATE TABLE sametick.webhook_replays (
   endpoint_id bigint NOT NULL,
   kind        text NOT NULL CHECK (kind IN ('recover', 'replay')),
   status      text NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'done', 'cancelled')),
+  -- Only what happened, or was attempted, from then on; NULL for all.
   since       timestamptz,
   -- How far it has come and where it ends: positions of a replay, ids of attempts of a recovery.
   after       bigint NOT NULL DEFAULT 0,
@@ -139,6 +140,7 @@ CREATE TABLE sametick.webhook_replays (
   PRIMARY KEY (org_id, id)
 );
 CREATE INDEX webhook_replays_running_idx ON sametick.webhook_replays (shard, id) WHERE status = 'running';
+CREATE INDEX webhook_replays_endpoint_idx ON sametick.webhook_replays (org_id, endpoint_id, id);
 
 -- Makes the daily partitions of attempts from yesterday to `ahead` days on; answers how many. Built alone and then
 -- attached, which lets writers go on.
@@ -205,6 +207,10 @@ CREATE POLICY org ON sametick.webhook_secrets TO sametick_webhook USING (sametic
 CREATE POLICY org ON sametick.webhook_queue TO sametick_webhook USING (sametick.webhook_sees(org_id));
 CREATE POLICY org ON sametick.webhook_attempts TO sametick_webhook USING (sametick.webhook_sees(org_id));
 CREATE POLICY org ON sametick.webhook_replays TO sametick_webhook USING (sametick.webhook_sees(org_id));
+-- TryEndpoint shows what becomes of a past event: of the one organisation that asks.
+GRANT SELECT ON sametick.events TO sametick_webhook;
+CREATE POLICY webhook ON sametick.events FOR SELECT TO sametick_webhook USING (org_id = sametick.current_org());
 
 SELECT sametick.ensure_attempt_partitions();
 RESET ROLE;
+GRANT SELECT ON sametick.schema_webhook TO sametick_webhook;

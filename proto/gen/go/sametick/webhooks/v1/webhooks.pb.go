@@ -1293,19 +1293,20 @@ func (x *GetEndpointStatsRequest) GetSince() *timestamppb.Timestamp {
 }
 
 type EndpointStats struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Attempts       int64                  `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	Delivered      int64                  `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
-	FailedAttempts int64                  `protobuf:"varint,3,opt,name=failed_attempts,json=failedAttempts,proto3" json:"failed_attempts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the newest 100,000 since then, as all that follows but the waiting.
+	Attempts       int64 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Delivered      int64 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	FailedAttempts int64 `protobuf:"varint,3,opt,name=failed_attempts,json=failedAttempts,proto3" json:"failed_attempts,omitempty"`
 	// Delivered among attempts; absent without attempts.
 	SuccessRate *float64 `protobuf:"fixed64,4,opt,name=success_rate,json=successRate,proto3,oneof" json:"success_rate,omitempty"`
 	// In milliseconds, over the newest 10,000 attempts; absent without attempts.
 	LatencyP50 *float64 `protobuf:"fixed64,5,opt,name=latency_p50,json=latencyP50,proto3,oneof" json:"latency_p50,omitempty"`
 	LatencyP95 *float64 `protobuf:"fixed64,6,opt,name=latency_p95,json=latencyP95,proto3,oneof" json:"latency_p95,omitempty"`
 	LatencyP99 *float64 `protobuf:"fixed64,7,opt,name=latency_p99,json=latencyP99,proto3,oneof" json:"latency_p99,omitempty"`
-	// Deliveries that wait.
+	// Deliveries that wait, counted up to 100,000.
 	Backlog int64 `protobuf:"varint,8,opt,name=backlog,proto3" json:"backlog,omitempty"`
-	// When the event of the oldest that waits was scheduled; absent when none does.
+	// When the oldest of those was scheduled; absent when none waits.
 	Oldest        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1448,27 +1449,30 @@ func (x *TestEndpointRequest) GetId() int64 {
 	return 0
 }
 
-type ScheduledDeliveries struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []*Delivery            `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
+type TestEndpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ListDeliveries finds by it what becomes of the test.
+	EventId int64 `protobuf:"varint,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The header of the request.
+	WebhookId     string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ScheduledDeliveries) Reset() {
-	*x = ScheduledDeliveries{}
+func (x *TestEndpointResponse) Reset() {
+	*x = TestEndpointResponse{}
 	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ScheduledDeliveries) String() string {
+func (x *TestEndpointResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ScheduledDeliveries) ProtoMessage() {}
+func (*TestEndpointResponse) ProtoMessage() {}
 
-func (x *ScheduledDeliveries) ProtoReflect() protoreflect.Message {
+func (x *TestEndpointResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1480,16 +1484,23 @@ func (x *ScheduledDeliveries) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ScheduledDeliveries.ProtoReflect.Descriptor instead.
-func (*ScheduledDeliveries) Descriptor() ([]byte, []int) {
+// Deprecated: Use TestEndpointResponse.ProtoReflect.Descriptor instead.
+func (*TestEndpointResponse) Descriptor() ([]byte, []int) {
 	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *ScheduledDeliveries) GetData() []*Delivery {
+func (x *TestEndpointResponse) GetEventId() int64 {
 	if x != nil {
-		return x.Data
+		return x.EventId
 	}
-	return nil
+	return 0
+}
+
+func (x *TestEndpointResponse) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
 }
 
 type TryEndpointRequest struct {
@@ -2130,13 +2141,15 @@ func (x *Delivery) GetFinishedAt() *timestamppb.Timestamp {
 }
 
 type ListDeliveriesRequest struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	EndpointId *int64                 `protobuf:"varint,1,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
-	EventId    *int64                 `protobuf:"varint,2,opt,name=event_id,json=eventId,proto3,oneof" json:"event_id,omitempty"`
-	EventType  string                 `protobuf:"bytes,3,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
-	Status     string                 `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
-	From       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
-	To         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of endpoint_id and event_id is needed. What waits for its first attempt is found by its endpoint alone.
+	EndpointId *int64 `protobuf:"varint,1,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
+	EventId    *int64 `protobuf:"varint,2,opt,name=event_id,json=eventId,proto3,oneof" json:"event_id,omitempty"`
+	EventType  string `protobuf:"bytes,3,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	Status     string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// When it was scheduled: from then on, and before.
+	From *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	To   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
 	// 1 to 100; 0 means 25.
 	Limit         *int32 `protobuf:"varint,7,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	Cursor        string `protobuf:"bytes,8,opt,name=cursor,proto3" json:"cursor,omitempty"`
@@ -2232,7 +2245,8 @@ func (x *ListDeliveriesRequest) GetCursor() string {
 
 type ListDeliveriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Newest first.
+	// What waits, the newest first, then what has ended, the last ended first. There may be fewer than the limit, even
+	// none, before the end: go on while there is a next_cursor.
 	Data          []*Delivery `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
 	NextCursor    *string     `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2597,13 +2611,15 @@ func (x *Attempt) GetNextAt() *timestamppb.Timestamp {
 }
 
 type ListAttemptsRequest struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	DeliveryId *int64                 `protobuf:"varint,1,opt,name=delivery_id,json=deliveryId,proto3,oneof" json:"delivery_id,omitempty"`
-	EndpointId *int64                 `protobuf:"varint,2,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
-	EventId    *int64                 `protobuf:"varint,3,opt,name=event_id,json=eventId,proto3,oneof" json:"event_id,omitempty"`
-	Outcome    string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	From       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
-	To         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of delivery_id, endpoint_id and event_id is needed.
+	DeliveryId *int64 `protobuf:"varint,1,opt,name=delivery_id,json=deliveryId,proto3,oneof" json:"delivery_id,omitempty"`
+	EndpointId *int64 `protobuf:"varint,2,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
+	EventId    *int64 `protobuf:"varint,3,opt,name=event_id,json=eventId,proto3,oneof" json:"event_id,omitempty"`
+	Outcome    string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// When it began: from then on, and before.
+	From *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	To   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
 	// 1 to 100; 0 means 25.
 	Limit         *int32 `protobuf:"varint,7,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	Cursor        string `protobuf:"bytes,8,opt,name=cursor,proto3" json:"cursor,omitempty"`
@@ -2699,7 +2715,7 @@ func (x *ListAttemptsRequest) GetCursor() string {
 
 type ListAttemptsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Newest first.
+	// Newest first. There may be fewer than the limit, see ListDeliveriesResponse.
 	Data          []*Attempt `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
 	NextCursor    *string    `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2971,9 +2987,11 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"\f_latency_p95B\x0e\n" +
 	"\f_latency_p99\"%\n" +
 	"\x13TestEndpointRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\"I\n" +
-	"\x13ScheduledDeliveries\x122\n" +
-	"\x04data\x18\x01 \x03(\v2\x1e.sametick.webhooks.v1.DeliveryR\x04data\"\xed\x01\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"P\n" +
+	"\x14TestEndpointResponse\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\x03R\aeventId\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tR\twebhookId\"\xed\x01\n" +
 	"\x12TryEndpointRequest\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\x03H\x00R\x02id\x88\x01\x01\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\x03R\aeventId\x12\x1f\n" +
@@ -3108,7 +3126,7 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"#\n" +
 	"\x11GetAttemptRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id2\xf7\x10\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id2\xf8\x10\n" +
 	"\x0eWebhookService\x12c\n" +
 	"\x0eCreateEndpoint\x12+.sametick.webhooks.v1.CreateEndpointRequest\x1a$.sametick.webhooks.v1.EndpointSecret\x12W\n" +
 	"\vGetEndpoint\x12(.sametick.webhooks.v1.GetEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12h\n" +
@@ -3119,8 +3137,8 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"\x0fDisableEndpoint\x12,.sametick.webhooks.v1.DisableEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12n\n" +
 	"\x0fExportEndpoints\x12,.sametick.webhooks.v1.ExportEndpointsRequest\x1a-.sametick.webhooks.v1.ExportEndpointsResponse\x12_\n" +
 	"\fRotateSecret\x12).sametick.webhooks.v1.RotateSecretRequest\x1a$.sametick.webhooks.v1.EndpointSecret\x12f\n" +
-	"\x10GetEndpointStats\x12-.sametick.webhooks.v1.GetEndpointStatsRequest\x1a#.sametick.webhooks.v1.EndpointStats\x12d\n" +
-	"\fTestEndpoint\x12).sametick.webhooks.v1.TestEndpointRequest\x1a).sametick.webhooks.v1.ScheduledDeliveries\x12b\n" +
+	"\x10GetEndpointStats\x12-.sametick.webhooks.v1.GetEndpointStatsRequest\x1a#.sametick.webhooks.v1.EndpointStats\x12e\n" +
+	"\fTestEndpoint\x12).sametick.webhooks.v1.TestEndpointRequest\x1a*.sametick.webhooks.v1.TestEndpointResponse\x12b\n" +
 	"\vTryEndpoint\x12(.sametick.webhooks.v1.TryEndpointRequest\x1a).sametick.webhooks.v1.TryEndpointResponse\x12]\n" +
 	"\x0fRecoverEndpoint\x12,.sametick.webhooks.v1.RecoverEndpointRequest\x1a\x1c.sametick.webhooks.v1.Replay\x12[\n" +
 	"\x0eReplayEndpoint\x12+.sametick.webhooks.v1.ReplayEndpointRequest\x1a\x1c.sametick.webhooks.v1.Replay\x12b\n" +
@@ -3165,7 +3183,7 @@ var file_sametick_webhooks_v1_webhooks_proto_goTypes = []any{
 	(*GetEndpointStatsRequest)(nil),  // 14: sametick.webhooks.v1.GetEndpointStatsRequest
 	(*EndpointStats)(nil),            // 15: sametick.webhooks.v1.EndpointStats
 	(*TestEndpointRequest)(nil),      // 16: sametick.webhooks.v1.TestEndpointRequest
-	(*ScheduledDeliveries)(nil),      // 17: sametick.webhooks.v1.ScheduledDeliveries
+	(*TestEndpointResponse)(nil),     // 17: sametick.webhooks.v1.TestEndpointResponse
 	(*TryEndpointRequest)(nil),       // 18: sametick.webhooks.v1.TryEndpointRequest
 	(*TryEndpointResponse)(nil),      // 19: sametick.webhooks.v1.TryEndpointResponse
 	(*RecoverEndpointRequest)(nil),   // 20: sametick.webhooks.v1.RecoverEndpointRequest
@@ -3208,75 +3226,74 @@ var file_sametick_webhooks_v1_webhooks_proto_depIdxs = []int32{
 	0,  // 13: sametick.webhooks.v1.ExportEndpointsResponse.data:type_name -> sametick.webhooks.v1.Endpoint
 	39, // 14: sametick.webhooks.v1.GetEndpointStatsRequest.since:type_name -> google.protobuf.Timestamp
 	39, // 15: sametick.webhooks.v1.EndpointStats.oldest:type_name -> google.protobuf.Timestamp
-	26, // 16: sametick.webhooks.v1.ScheduledDeliveries.data:type_name -> sametick.webhooks.v1.Delivery
-	41, // 17: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
-	39, // 18: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 19: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 20: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
-	39, // 21: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
-	22, // 22: sametick.webhooks.v1.ListReplaysResponse.data:type_name -> sametick.webhooks.v1.Replay
-	39, // 23: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
-	39, // 24: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
-	39, // 25: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
-	39, // 26: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	39, // 27: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
-	26, // 28: sametick.webhooks.v1.ListDeliveriesResponse.data:type_name -> sametick.webhooks.v1.Delivery
-	41, // 29: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
-	41, // 30: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
-	39, // 31: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	39, // 32: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	39, // 33: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
-	39, // 34: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
-	32, // 35: sametick.webhooks.v1.ListAttemptsResponse.data:type_name -> sametick.webhooks.v1.Attempt
-	2,  // 36: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
-	4,  // 37: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
-	5,  // 38: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
-	7,  // 39: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
-	8,  // 40: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
-	9,  // 41: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
-	10, // 42: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
-	11, // 43: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
-	13, // 44: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
-	14, // 45: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
-	16, // 46: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
-	18, // 47: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
-	20, // 48: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
-	21, // 49: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
-	23, // 50: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
-	25, // 51: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
-	27, // 52: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
-	29, // 53: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
-	30, // 54: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
-	31, // 55: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
-	33, // 56: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
-	35, // 57: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
-	3,  // 58: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
-	0,  // 59: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	6,  // 60: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
-	0,  // 61: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 62: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 63: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 64: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	12, // 65: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
-	3,  // 66: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
-	15, // 67: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
-	17, // 68: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.ScheduledDeliveries
-	19, // 69: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
-	22, // 70: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
-	22, // 71: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
-	24, // 72: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
-	22, // 73: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
-	28, // 74: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
-	26, // 75: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
-	26, // 76: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
-	26, // 77: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
-	34, // 78: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
-	32, // 79: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
-	58, // [58:80] is the sub-list for method output_type
-	36, // [36:58] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	41, // 16: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
+	39, // 17: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 18: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 19: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
+	39, // 20: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
+	22, // 21: sametick.webhooks.v1.ListReplaysResponse.data:type_name -> sametick.webhooks.v1.Replay
+	39, // 22: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
+	39, // 23: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
+	39, // 24: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
+	39, // 25: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	39, // 26: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	26, // 27: sametick.webhooks.v1.ListDeliveriesResponse.data:type_name -> sametick.webhooks.v1.Delivery
+	41, // 28: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
+	41, // 29: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
+	39, // 30: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	39, // 31: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	39, // 32: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
+	39, // 33: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
+	32, // 34: sametick.webhooks.v1.ListAttemptsResponse.data:type_name -> sametick.webhooks.v1.Attempt
+	2,  // 35: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
+	4,  // 36: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
+	5,  // 37: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
+	7,  // 38: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
+	8,  // 39: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
+	9,  // 40: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
+	10, // 41: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
+	11, // 42: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
+	13, // 43: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
+	14, // 44: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
+	16, // 45: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
+	18, // 46: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
+	20, // 47: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
+	21, // 48: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
+	23, // 49: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
+	25, // 50: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
+	27, // 51: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
+	29, // 52: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
+	30, // 53: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
+	31, // 54: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
+	33, // 55: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
+	35, // 56: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
+	3,  // 57: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
+	0,  // 58: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	6,  // 59: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
+	0,  // 60: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 61: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 62: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 63: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	12, // 64: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
+	3,  // 65: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
+	15, // 66: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
+	17, // 67: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.TestEndpointResponse
+	19, // 68: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
+	22, // 69: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
+	22, // 70: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
+	24, // 71: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
+	22, // 72: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
+	28, // 73: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
+	26, // 74: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
+	26, // 75: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
+	26, // 76: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
+	34, // 77: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
+	32, // 78: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
+	57, // [57:79] is the sub-list for method output_type
+	35, // [35:57] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_sametick_webhooks_v1_webhooks_proto_init() }

@@ -57,7 +57,7 @@ type WebhookServiceClient interface {
 	GetEndpoint(ctx context.Context, in *GetEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
 	UpdateEndpoint(ctx context.Context, in *UpdateEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
 	ArchiveEndpoint(ctx context.Context, in *ArchiveEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
@@ -68,8 +68,8 @@ type WebhookServiceClient interface {
 	// RotateSecret makes a new secret, shown this once. Both sign for the overlap.
 	RotateSecret(ctx context.Context, in *RotateSecretRequest, opts ...grpc.CallOption) (*EndpointSecret, error)
 	GetEndpointStats(ctx context.Context, in *GetEndpointStatsRequest, opts ...grpc.CallOption) (*EndpointStats, error)
-	// TestEndpoint sends an event of type webhook_endpoint.test to this endpoint alone.
-	TestEndpoint(ctx context.Context, in *TestEndpointRequest, opts ...grpc.CallOption) (*ScheduledDeliveries, error)
+	// TestEndpoint sends an event of type webhook_endpoint.test to this endpoint alone, whatever it subscribes to.
+	TestEndpoint(ctx context.Context, in *TestEndpointRequest, opts ...grpc.CallOption) (*TestEndpointResponse, error)
 	// TryEndpoint tells what an endpoint's settings, or others, would make of a past event. Nothing is sent.
 	TryEndpoint(ctx context.Context, in *TryEndpointRequest, opts ...grpc.CallOption) (*TryEndpointResponse, error)
 	// RecoverEndpoint sends again what failed for good since a time.
@@ -196,9 +196,9 @@ func (c *webhookServiceClient) GetEndpointStats(ctx context.Context, in *GetEndp
 	return out, nil
 }
 
-func (c *webhookServiceClient) TestEndpoint(ctx context.Context, in *TestEndpointRequest, opts ...grpc.CallOption) (*ScheduledDeliveries, error) {
+func (c *webhookServiceClient) TestEndpoint(ctx context.Context, in *TestEndpointRequest, opts ...grpc.CallOption) (*TestEndpointResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ScheduledDeliveries)
+	out := new(TestEndpointResponse)
 	err := c.cc.Invoke(ctx, WebhookService_TestEndpoint_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -328,7 +328,7 @@ type WebhookServiceServer interface {
 	GetEndpoint(context.Context, *GetEndpointRequest) (*Endpoint, error)
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
 	UpdateEndpoint(context.Context, *UpdateEndpointRequest) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
 	ArchiveEndpoint(context.Context, *ArchiveEndpointRequest) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
@@ -339,8 +339,8 @@ type WebhookServiceServer interface {
 	// RotateSecret makes a new secret, shown this once. Both sign for the overlap.
 	RotateSecret(context.Context, *RotateSecretRequest) (*EndpointSecret, error)
 	GetEndpointStats(context.Context, *GetEndpointStatsRequest) (*EndpointStats, error)
-	// TestEndpoint sends an event of type webhook_endpoint.test to this endpoint alone.
-	TestEndpoint(context.Context, *TestEndpointRequest) (*ScheduledDeliveries, error)
+	// TestEndpoint sends an event of type webhook_endpoint.test to this endpoint alone, whatever it subscribes to.
+	TestEndpoint(context.Context, *TestEndpointRequest) (*TestEndpointResponse, error)
 	// TryEndpoint tells what an endpoint's settings, or others, would make of a past event. Nothing is sent.
 	TryEndpoint(context.Context, *TryEndpointRequest) (*TryEndpointResponse, error)
 	// RecoverEndpoint sends again what failed for good since a time.
@@ -397,7 +397,7 @@ func (UnimplementedWebhookServiceServer) RotateSecret(context.Context, *RotateSe
 func (UnimplementedWebhookServiceServer) GetEndpointStats(context.Context, *GetEndpointStatsRequest) (*EndpointStats, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEndpointStats not implemented")
 }
-func (UnimplementedWebhookServiceServer) TestEndpoint(context.Context, *TestEndpointRequest) (*ScheduledDeliveries, error) {
+func (UnimplementedWebhookServiceServer) TestEndpoint(context.Context, *TestEndpointRequest) (*TestEndpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TestEndpoint not implemented")
 }
 func (UnimplementedWebhookServiceServer) TryEndpoint(context.Context, *TryEndpointRequest) (*TryEndpointResponse, error) {

@@ -1,8 +1,9 @@
 -- +goose Up
 SET LOCAL ROLE sametick_owner;
 
--- The answers of calls that carried an Idempotency-Key, for 24 hours. Only the key's hash is here, and the answer is
--- encrypted under the key itself: who has the database alone learns nothing of either.
+-- The answers of calls that carried an Idempotency-Key, for 24 hours: each in the transaction of the service that
+-- did the call. Only the key's hash is here, and the answer is encrypted under the key itself: who has the database
+-- alone learns nothing of either.
 CREATE TABLE sametick.idempotency_keys (
   org_id       bigint NOT NULL,
   caller       text NOT NULL,
@@ -26,8 +27,8 @@ BEGIN ATOMIC
 END;
 -- +goose StatementEnd
 
-GRANT SELECT, INSERT, UPDATE ON sametick.idempotency_keys TO sametick_api;
-GRANT EXECUTE ON FUNCTION sametick.forget_idempotency_keys(integer) TO sametick_api;
+GRANT SELECT, INSERT, UPDATE ON sametick.idempotency_keys TO sametick_api, sametick_webhook, sametick_prompt;
+GRANT EXECUTE ON FUNCTION sametick.forget_idempotency_keys(integer) TO sametick_api, sametick_webhook, sametick_prompt;
 ALTER TABLE sametick.idempotency_keys ENABLE ROW LEVEL SECURITY;
-CREATE POLICY org ON sametick.idempotency_keys TO sametick_api USING (org_id = sametick.current_org());
+CREATE POLICY org ON sametick.idempotency_keys TO sametick_api, sametick_webhook, sametick_prompt USING (org_id = sametick.current_org());
 RESET ROLE;
