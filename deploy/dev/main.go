@@ -78,7 +78,9 @@ Try, in another terminal:
   source .dev/env
   go run ./services/tick/cmd/tick tail
   go run ./services/tick/cmd/tick emit task "Say hello"
+  go run ./services/tick/cmd/tick listen --forward http://127.0.0.1:3000/
   curl "$SAMETICK_URL/api/events?aggregate_type=task&limit=10" -H "Authorization: Bearer $SAMETICK_TOKEN"
 
+Webhooks may go to this machine here (http, loopback); elsewhere only public https addresses may be called.
 Logs are in .dev/log. Ctrl-C stops everything; the data stays for the next time.
 `

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/auditlog"
 	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/keyring"
 )
 
 // Secrets are made once per directory and kept in it, readable by their owner alone.
@@ -27,6 +28,8 @@ type Secrets struct {
 	// AuditSigningKey signs the heads of the audit log, AuditPublicKey verifies them.
 	AuditSigningKey string `json:"audit_signing_key"`
 	AuditPublicKey  string `json:"audit_public_key"`
+	// EncryptionKeys seal what webhook-worker keeps secret.
+	EncryptionKeys string `json:"encryption_keys"`
 	// RolePassword is that of every service's role.
 	RolePassword string `json:"role_password"`
 	// Email and Password are the demo user's, APIKey the demo key.
@@ -51,17 +54,23 @@ func (s *Suite) loadSecrets(context.Context) error {
 	if err := json.Unmarshal(b, &s.Secrets); err != nil {
 		return fmt.Errorf("%s is damaged (%w): remove %s to begin anew", s.secretsFile(), err, s.o.Dir)
 	}
-	if s.Secrets.AuditSigningKey != "" {
+	if s.Secrets.AuditSigningKey != "" && s.Secrets.EncryptionKeys != "" {
 		return nil
 	}
-	if err := s.makeAuditKey(); err != nil { // a suite from before there was one
+	if err := s.makeKeys(); err != nil { // a suite from before there were all of them
 		return err
 	}
 	return s.saveSecrets()
 }
 
-func (s *Suite) makeAuditKey() (err error) {
-	s.Secrets.AuditSigningKey, s.Secrets.AuditPublicKey, err = auditlog.GenerateKey("audit.dev")
+// makeKeys makes those that are missing.
+func (s *Suite) makeKeys() (err error) {
+	if s.Secrets.EncryptionKeys == "" {
+		s.Secrets.EncryptionKeys = keyring.Generate("dev")
+	}
+	if s.Secrets.AuditSigningKey == "" {
+		s.Secrets.AuditSigningKey, s.Secrets.AuditPublicKey, err = auditlog.GenerateKey("audit.dev")
+	}
 	return err
 }
 
@@ -74,7 +83,7 @@ func (s *Suite) makeSecrets() error {
 		SigningKey: signing, PublicKey: public, InternalToken: rand.Text(), RolePassword: rand.Text(),
 		Email: "demo@example.com", Password: rand.Text(),
 	}
-	if err := s.makeAuditKey(); err != nil {
+	if err := s.makeKeys(); err != nil {
 		return err
 	}
 	return s.saveSecrets()
@@ -128,7 +137,7 @@ func (s *Suite) setRolePasswords(ctx context.Context) error {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	for _, role := range []string{"sametick_api", "sametick_relay"} {
+	for _, role := range []string{"sametick_api", "sametick_relay", "sametick_webhook"} {
 		// The password is of letters and digits: ALTER ROLE takes no parameters.
 		if _, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, s.Secrets.RolePassword)); err != nil {
 			return fmt.Errorf("set the password of %s: %w: the user of DATABASE_URL must be a superuser or may create roles", role, err)

@@ -31,6 +31,9 @@ type Consumer struct {
 	// differently; the shard waits meanwhile, the others do not. It runs for one batch of a shard at a
 	// time, for several shards at once.
 	Handle func(ctx context.Context, tx pgx.Tx, b Batch) error
+	// Begun, if set, is told that a shard is followed from its cursor on: first when it is gained, and anew after each
+	// failure, when what was committed last is not known for certain. No Handle runs for the shard meanwhile.
+	Begun func(ctx context.Context, shard int)
 	// Committed, if set, is told of each batch after the commit of what Handle derived from it, before Handle runs
 	// for the shard's next one.
 	Committed func(b Batch)
@@ -172,6 +175,9 @@ func (c *Consumer) follow(take, work context.Context, shard int) (progress bool,
 	position, err := c.begin(take, shard)
 	if err != nil {
 		return false, err
+	}
+	if c.Begun != nil {
+		c.Begun(take, shard)
 	}
 	f := c.Source.Follow()
 	defer f.Close()

@@ -246,7 +246,7 @@ func TestConsumerTellsWhatItHolds(t *testing.T) {
 	admin, worker := database(t)
 	log := streamtest.NewLog()
 	var mu sync.Mutex
-	held, told, released := map[int]bool{}, map[int]int64{}, map[int]bool{}
+	held, begun, told, released := map[int]bool{}, map[int]bool{}, map[int]int64{}, map[int]bool{}
 	var faults []string
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -261,9 +261,16 @@ func TestConsumerTellsWhatItHolds(t *testing.T) {
 	}
 	a := &stream.Consumer{
 		Name: "test", Holder: "a", DB: worker, Source: quick(log.Direct(), nil), Handle: derive, LeaseTTL: 600 * time.Millisecond,
+		Begun: func(_ context.Context, shard int) {
+			mu.Lock()
+			defer mu.Unlock()
+			check(held[shard], "shard %d is begun and not held", shard)
+			begun[shard] = true
+		},
 		Committed: func(b stream.Batch) {
 			mu.Lock()
 			defer mu.Unlock()
+			check(begun[b.Shard], "shard %d is not begun", b.Shard)
 			check(b.After == told[b.Shard], "shard %d: %d after %d", b.Shard, b.After, told[b.Shard])
 			told[b.Shard] = b.Through
 		},

@@ -88,7 +88,7 @@ func start(t *testing.T, change func(*Config)) *suite {
 	require.NoError(t, err)
 	c := defaults()
 	c.HTTPAddr, c.GRPCAddr, c.OpsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	c.RelayAddr, c.SSEURL = "127.0.0.1:1", "http://127.0.0.1:1"
+	c.RelayAddr, c.WebhookAddr, c.SSEURL = "127.0.0.1:1", "127.0.0.1:1", "http://127.0.0.1:1"
 	c.DatabaseURL, c.InternalToken = config.NewSecret(s.db.URLAs(t, "sametick_api")), config.NewSecret("0123456789abcdef")
 	c.SigningKey, c.PublicKeys, c.AccessTTL, c.RefreshTTL = config.NewSecret(signing), public, time.Hour, 24*time.Hour
 	c.InvitationTTL, c.ResetTTL = 7*24*time.Hour, time.Hour

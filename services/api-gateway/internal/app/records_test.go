@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,6 +29,34 @@ func (s *suite) auditOf(typ string, id int64) (list []string) {
 	return list
 }
 
+// recordTypes are the built-in types but for the one whose entities webhook-worker keeps.
+func recordTypes() []string {
+	return slices.DeleteFunc(event.Types(), func(typ string) bool { return typ == "webhook_endpoint" })
+}
+
+// TestManagedElsewhere: no record is made, shown or changed of what another service keeps.
+func TestManagedElsewhere(t *testing.T) {
+	s := start(t, nil)
+	before := s.count("events")
+	for _, c := range [][3]string{{"POST", "", `{"name":"x"}`}, {"GET", "", ""}, {"GET", "/1", ""}, {"PATCH", "/1", `{"name":"x"}`}, {"DELETE", "/1", ""},
+		{"POST", "/1:restore", "{}"}, {"POST", ":batch", `{"operations":[{"create":{"name":"x"}}]}`}, {"POST", ":export", "{}"}} {
+		a := s.call(c[0], "/api/records/webhook_endpoint"+c[1], "", c[2])
+		require.Equal(t, http.StatusBadRequest, a.status, "%s %s: %s", c[0], c[1], a.text)
+		p := a.problem(t)
+		require.Equal(t, "MANAGED_ELSEWHERE", p.Reason)
+		require.Equal(t, "/api/webhooks/endpoints", p.Metadata["use"])
+	}
+	require.Equal(t, before, s.count("events"))
+	var history wireEvents
+	s.ok("GET", "/api/events?aggregate_type=webhook_endpoint", "", &history)
+	down := s.call("GET", "/api/webhooks/endpoints", "", "")
+	require.Equal(t, http.StatusServiceUnavailable, down.status, "no webhook-worker is here")
+	require.Equal(t, "SERVICE_DOWN", down.problem(t).Reason)
+	require.NotEmpty(t, down.header.Get("Retry-After"))
+	require.Equal(t, "INVALID_VALUE", s.call("GET", "/api/webhooks/deliveries?endpoint_id=1&from=yesterday", "", "").problem(t).Errors[0].Reason)
+	require.Equal(t, "INVALID_TYPE", s.call("POST", "/api/webhooks/endpoints", "", `{"url":"x","headers":{"a":1}}`).problem(t).Errors[0].Reason)
+}
+
 func lifecycleOf(typ string) (list []string) {
 	for _, op := range []string{event.Create, event.Update, event.Archive} {
 		list = append(list, typ+"."+event.Pre(op), typ+"."+event.Post(op))
@@ -38,7 +68,7 @@ var wantAudit = []string{"create 2 applied", "update 2 applied", "archive 2 appl
 
 func TestEveryTypeOverREST(t *testing.T) {
 	s := start(t, nil)
-	for _, typ := range event.Types() {
+	for _, typ := range recordTypes() {
 		t.Run(typ, func(t *testing.T) {
 			var made, got wireRecord
 			s.ok("POST", "/api/records/"+typ, `{"name":"First \"one\"","attributes":{"n":12345678901234567890123,"f":1.50,"deep":{"a":[1,null]}}}`, &made)
@@ -92,7 +122,7 @@ func TestEveryTypeOverGRPC(t *testing.T) {
 	s := start(t, nil)
 	api, history := recordsv1.NewRecordServiceClient(s.conn), eventsv1.NewEventServiceClient(s.conn)
 	ctx := as(t.Context(), s.a.APIKey)
-	for _, typ := range event.Types() {
+	for _, typ := range recordTypes() {
 		t.Run(typ, func(t *testing.T) {
 			r, err := api.CreateRecord(ctx, &recordsv1.CreateRecordRequest{Type: typ, Name: "x", Attributes: &wirev1.Json{Text: `{"n":9007199254740993}`}})
 			require.NoError(t, err)

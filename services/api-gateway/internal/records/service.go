@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 
+	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 	"github.com/sametick/sametick/services/api-gateway/internal/schema"
@@ -78,8 +79,17 @@ func (s *Service) Draft(ctx context.Context, orgID int64, d Draft) (Record, erro
 	return d.record(orgID), s.accept(ctx, orgID, f)
 }
 
+// managed are the types whose entities another service keeps, and where they are managed: records beside them would
+// be nothing.
+func managed() map[event.Type]string {
+	return map[event.Type]string{"webhook_endpoint": "/api/webhooks/endpoints"}
+}
+
 // typed begins the check of a request about a type; making: it makes a record. Its error is not the caller's.
 func (s *Service) typed(ctx context.Context, orgID int64, typ string, making bool) (*faults, error) {
+	if route := managed()[typ]; route != "" {
+		return nil, errs.New(errs.FailedPrecondition, "MANAGED_ELSEWHERE", "this type has routes of its own: use "+route).WithMeta("use", route)
+	}
 	found, err := s.types.Find(ctx, orgID, typ)
 	if err != nil {
 		return nil, err

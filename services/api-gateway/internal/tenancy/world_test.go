@@ -114,6 +114,10 @@ func (w *world) discover() {
 		if strings.HasPrefix(s.GetName(), "grpc.") {
 			continue
 		}
+		if elsewhere()[s.GetName()] != "" {
+			maps.DeleteFunc(routes, func(method string, _ []route) bool { return strings.HasPrefix(method, s.GetName()+".") })
+			continue
+		}
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(s.GetName()))
 		require.NoError(t, err)
 		service, _ := d.(protoreflect.ServiceDescriptor)

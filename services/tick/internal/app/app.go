@@ -58,7 +58,7 @@ the suite has run, both come from .dev/env.`,
 	}
 	root.PersistentFlags().StringVar(&c.url, "url", "", "address of the API (SAMETICK_URL)")
 	root.PersistentFlags().StringVar(&c.token, "token", "", "access token or API key (SAMETICK_TOKEN)")
-	root.AddCommand(c.tail(), c.emit(), c.importCmd(), c.audit(), c.relay())
+	root.AddCommand(c.tail(), c.emit(), c.importCmd(), c.audit(), c.relay(), c.listen(), c.redeliver())
 	return root
 }
 

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -259,4 +260,39 @@ func TestRelayStatus(t *testing.T) {
 	code, _, errOut = tick(t.Context(), env, "relay", "status", "--addr", "127.0.0.1:1")
 	require.Equal(t, 1, code)
 	require.Contains(t, errOut, "nothing answers at 127.0.0.1:1")
+}
+
+// tick listen prints a secret, and a server that knows it verifies what comes.
+func TestListenAndRedeliver(t *testing.T) {
+	a, env := serve(t)
+	verify := make(chan func(*standardwebhooks.Webhook) error, 2)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		verify <- func(wh *standardwebhooks.Webhook) error { return wh.Verify(body, r.Header) }
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer receiver.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &until{lines: 3, stop: cancel}
+	var errOut bytes.Buffer
+	app.Run(ctx, []string{"listen", "--forward", receiver.URL, "--type", "task.*"}, env, out, &errOut)
+	secret, _, _ := strings.Cut(strings.TrimPrefix(out.String(), "secret "), "\n")
+	wh, err := standardwebhooks.NewWebhook(secret)
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, (<-verify)(wh))
+	}
+	require.Contains(t, out.String(), "task#3  202 in ")
+	require.Contains(t, a.asked[0], "event_type=task.%2A")
+
+	code, text, problem := tick(t.Context(), env, "redeliver", "7")
+	require.Zero(t, code, problem)
+	require.Contains(t, text, "is due now")
+	require.Equal(t, "POST /api/webhooks/deliveries/7:redeliver {}", a.asked[len(a.asked)-1])
+	for _, args := range [][]string{{"redeliver"}, {"redeliver", "x"}, {"redeliver", "0"}, {"listen"}, {"listen", "--forward", "nowhere"}} {
+		code, _, problem := tick(t.Context(), env, args...)
+		require.Equal(t, 1, code, args)
+		require.Contains(t, problem, "tick: ", args)
+	}
 }

@@ -49,14 +49,47 @@ type Endpoint struct {
 	Authorization string
 	// Certificate is shown to the receiver; nil for none.
 	Certificate *tls.Certificate
-	// Secrets sign, newest first (whsec_…, whsk_…).
-	Secrets []string
-	Enabled bool
+	// Secrets sign, newest first; some may have expired since it was loaded.
+	Secrets []Secret
+	// Fault is why something secret of it cannot be opened: it is not sent to then. Empty when all could.
+	Fault    string
+	Enabled  bool
+	Archived bool
 	// FailingSince is zero when the newest attempt has not failed.
 	FailingSince time.Time
 	// FromPosition: it gets the events after it. Negative until the scheduler has passed its creation.
 	FromPosition int64
 	Version      int64
+}
+
+// Secret signs until it expires.
+type Secret struct {
+	// Text is whsec_… or whsk_….
+	Text string
+	// Expires is zero for never.
+	Expires time.Time
+}
+
+// Signing gives the secrets that sign at a time, newest first.
+func (e *Endpoint) Signing(now time.Time) []string {
+	texts := make([]string, 0, len(e.Secrets))
+	for _, s := range e.Secrets {
+		if s.Expires.IsZero() || s.Expires.After(now) {
+			texts = append(texts, s.Text)
+		}
+	}
+	return texts
+}
+
+// Closed is the cause why nothing is sent to it, CauseArchived or CauseDisabled; empty while it is open.
+func (e *Endpoint) Closed() string {
+	switch {
+	case e.Archived:
+		return CauseArchived
+	case !e.Enabled:
+		return CauseDisabled
+	}
+	return ""
 }
 
 // Delivery is one event on its way to one endpoint.
@@ -77,21 +110,24 @@ type Delivery struct {
 	Event []byte
 }
 
-// Causes of an attempt that did not deliver.
+// Causes of an attempt that did not deliver; from CauseEventGone on no request was made.
 const (
-	CauseDNS       = "dns"
-	CauseBlocked   = "blocked"
-	CauseConnect   = "connect"
-	CauseTLS       = "tls"
-	CauseTimeout   = "timeout"
-	CauseReset     = "reset"
-	CauseStatus    = "status"
-	CauseRedirect  = "redirect"
-	CauseGone      = "gone"
-	CauseTooLarge  = "too_large"
-	CauseProtocol  = "protocol"
-	CauseProxy     = "proxy"
+	CauseDNS      = "dns"
+	CauseBlocked  = "blocked"
+	CauseConnect  = "connect"
+	CauseTLS      = "tls"
+	CauseTimeout  = "timeout"
+	CauseReset    = "reset"
+	CauseStatus   = "status"
+	CauseRedirect = "redirect"
+	CauseGone     = "gone"
+	CauseTooLarge = "too_large"
+	CauseProtocol = "protocol"
+	CauseProxy    = "proxy"
+	// CauseConfig is ours: a secret of the endpoint cannot be opened.
+	CauseConfig    = "config"
 	CauseEventGone = "event_gone"
+	CauseFilter    = "filter"
 	CauseTransform = "transform"
 	CauseSkipped   = "skipped"
 	CauseArchived  = "archived"

@@ -1,5 +1,5 @@
 // Package store keeps endpoints, what waits to be sent and every attempt in PostgreSQL. The worker's side
-// (schedule.go, queue.go, outcomes.go, load.go) sees all organisations, a batch a statement; the API's side sees
+// (load.go, schedule.go, outcomes.go) sees all organisations, a batch a statement; the API's side sees
 // one. Statements are written by hand for pgx: what they cost is round trips. Rules live in packages delivery and
 // schedule.
 package store
@@ -20,6 +20,15 @@ type Store struct {
 
 // New makes a store on a pool of the role sametick_webhook, which stays the caller's.
 func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+
+// Worker is the database as the worker sees it: every organisation, and endpoints with their secrets open.
+type Worker struct {
+	*Store
+	vault Vault
+}
+
+// Worker gives the worker's side.
+func (s *Store) Worker(vault Vault) *Worker { return &Worker{s, vault} }
 
 // everyOrg opens all organisations to a transaction, until its end.
 const everyOrg = `SELECT set_config('sametick.every_org', 'on', true)`

@@ -16,6 +16,7 @@ CREATE SEQUENCE sametick.webhook_ids AS bigint;
 -- scheduling, which ordered endpoints rest on.
 CREATE SEQUENCE sametick.webhook_delivery_ids AS bigint CACHE 1;
 GRANT USAGE ON SEQUENCE sametick.webhook_ids, sametick.webhook_delivery_ids TO sametick_webhook;
+GRANT SELECT ON SEQUENCE sametick.webhook_delivery_ids TO sametick_webhook;
 
 CREATE TABLE sametick.webhook_endpoints (
   org_id          bigint NOT NULL,
@@ -113,10 +114,11 @@ CREATE TABLE sametick.webhook_attempts (
   -- When the delivery was scheduled, and when the attempt began.
   scheduled_at     timestamptz NOT NULL,
   created_at       timestamptz NOT NULL,
-  PRIMARY KEY (id, created_at)
+  PRIMARY KEY (id, created_at),
+  -- What is saved again, because nobody knows whether it was, is there once.
+  UNIQUE (delivery_id, attempt, created_at)
 ) PARTITION BY RANGE (created_at);
 CREATE INDEX webhook_attempts_endpoint_idx ON sametick.webhook_attempts (org_id, endpoint_id, id);
-CREATE INDEX webhook_attempts_delivery_idx ON sametick.webhook_attempts (org_id, delivery_id, id);
 CREATE INDEX webhook_attempts_event_idx ON sametick.webhook_attempts (org_id, event_id, id);
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON sametick.webhook_attempts
   FOR EACH ROW EXECUTE FUNCTION sametick.refuse_change();

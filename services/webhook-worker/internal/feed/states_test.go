@@ -1,0 +1,202 @@
+package feed_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
+)
+
+// changed changes an endpoint as the API does, with its event.
+func (s *stage) changed(org, id int64, action, set string) {
+	s.t.Helper()
+	if set != "" {
+		s.exec("UPDATE sametick.webhook_endpoints SET version = version + 1, "+set+" WHERE id = $1", id)
+	}
+	s.log.Append(org, delivery.EndpointType, action, id, "")
+	s.publish()
+}
+
+// What waits for an endpoint that is archived or disabled is cancelled; what comes while it is disabled is not sent.
+func TestClosedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.setAnswer(func(g got) int { return 500 })
+	s.endpoint(1, 1, "")
+	s.endpoint(1, 2, "event_types = '{task.*}'")
+	s.emit(1, 20)
+	s.work("a", options{})
+	eventually(t, "both have failed", func() bool { return s.count("webhook_queue WHERE attempts > 0 AND endpoint_id = 1") > 0 })
+	s.changed(1, 1, "post_archive", "archived_at = now()")
+	s.changed(1, 2, delivery.ActionDisabled, "enabled = false")
+	eventually(t, "all is cancelled", func() bool { return s.count("webhook_queue") == 0 })
+	require.Equal(t, 21, s.count("webhook_attempts WHERE endpoint_id = 1 AND outcome = 'cancelled'"), "its own and the creation of the other")
+	require.Equal(t, 20, s.count("webhook_attempts WHERE endpoint_id = 2 AND outcome = 'cancelled'"))
+	require.Positive(t, s.count("webhook_attempts WHERE attempt = 0 AND cause = 'archived'"))
+	require.Positive(t, s.count("webhook_attempts WHERE attempt = 0 AND cause = 'disabled'"))
+	s.emit(1, 5)
+	s.setAnswer(func(g got) int { return 200 })
+	s.changed(1, 2, delivery.ActionEnabled, "enabled = true")
+	s.emit(1, 3)
+	eventually(t, "it goes on", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == 3 })
+	require.Zero(t, s.count("webhook_queue"))
+}
+
+// An endpoint that answers 410 is disabled at once, with its event; so is one that has failed for five days.
+func TestDisabledByTheWorker(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.setAnswer(func(g got) int {
+		if g.endpoint == 1 {
+			return 410
+		}
+		return 500
+	})
+	s.endpoint(1, 1, "")
+	s.endpoint(2, 2, "failing_since = now() - interval '5 days 1 minute'")
+	s.endpoint(3, 3, "failing_since = now() - interval '4 days 23 hours'")
+	s.work("a", options{})
+	s.emit(1, 1)
+	s.emit(2, 1)
+	s.emit(3, 1)
+	eventually(t, "both are disabled", func() bool { return s.count("webhook_endpoints WHERE NOT enabled") == 2 })
+	eventually(t, "the third has failed", func() bool { return s.count("webhook_attempts WHERE endpoint_id = 3") == 1 })
+	require.Equal(t, 1, s.count("webhook_endpoints WHERE id = 1 AND disabled_reason = 'gone' AND disabled_at IS NOT NULL AND version = 2"))
+	require.Equal(t, 1, s.count("webhook_endpoints WHERE id = 2 AND disabled_reason = 'failing'"))
+	require.Equal(t, 1, s.count("webhook_endpoints WHERE id = 3 AND enabled"))
+	require.Equal(t, 2, s.count(`events WHERE event_type = 'webhook_endpoint.disabled' AND payload->'changes'->'enabled'->'after' = 'false'`))
+	require.Equal(t, 1, s.count("webhook_attempts WHERE endpoint_id = 1 AND outcome = 'failed' AND cause = 'gone' AND attempt = 1 AND status = 410"))
+	s.changed(2, 2, delivery.ActionDisabled, "")
+	eventually(t, "what waited is cancelled", func() bool { return s.count("webhook_queue WHERE endpoint_id = 2") == 0 })
+}
+
+// A success ends the time of failing, a failure begins it.
+func TestFailingSince(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "failing_since = now() - interval '1 day'")
+	s.work("a", options{})
+	s.emit(1, 1)
+	eventually(t, "healthy", func() bool { return s.count("webhook_endpoints WHERE failing_since IS NULL") == 1 })
+	s.setAnswer(func(got) int { return 500 })
+	s.emit(1, 1)
+	eventually(t, "failing", func() bool { return s.count("webhook_endpoints WHERE failing_since IS NOT NULL") == 1 })
+	require.Equal(t, 1, s.count("webhook_queue WHERE attempts = 1 AND cause = 'status' AND due_at > now()"))
+	require.Equal(t, 1, s.count("webhook_attempts a WHERE outcome = 'retrying' AND next_at = (SELECT due_at FROM sametick.webhook_queue)"))
+}
+
+// A filter that cannot tell ends the delivery in sight; what it reads and the event lacks means no.
+func TestFilterThatCannotTell(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "filter = 'event.payload.amount > 10'")
+	for _, payload := range []string{`{"amount": 20}`, `{"amount": 5}`, `{"amount": "many"}`, `{}`} {
+		s.log.AppendPayload(1, "invoice", "invoice.post_create", 1, payload)
+	}
+	s.publish()
+	s.work("a", options{})
+	eventually(t, "one is sent", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == 1 })
+	require.Equal(t, 1, s.count("webhook_attempts WHERE outcome = 'failed' AND cause = 'filter' AND attempt = 0 AND error <> ''"))
+	require.Equal(t, 2, s.count("webhook_attempts"))
+}
+
+// The API changes the queue by hand, and says so by an event: a delivery is due at once, another is gone; a test is for
+// its endpoint alone.
+func TestByHand(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "")
+	s.endpoint(1, 2, "event_types = '{webhook_endpoint.*}'")
+	s.backlog(1, 1, 2, "due_at = now() + interval '1 hour', attempts = 3")
+	s.work("a", options{})
+	s.emit(1, 1)
+	eventually(t, "it works", func() bool {
+		return s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.post_update'") == 1
+	})
+	require.Equal(t, 2, s.count("webhook_queue"))
+	s.exec("UPDATE sametick.webhook_queue SET due_at = now() WHERE id = (SELECT min(id) FROM sametick.webhook_queue)")
+	s.exec("DELETE FROM sametick.webhook_queue WHERE id = (SELECT max(id) FROM sametick.webhook_queue)")
+	s.changed(1, 1, delivery.ActionRedeliveryRequested, "")
+	eventually(t, "sent", func() bool { return s.count("webhook_attempts WHERE attempt = 4 AND outcome = 'delivered'") == 1 })
+	s.changed(1, 1, delivery.ActionTest, "")
+	eventually(t, "tested", func() bool { return s.count("webhook_attempts WHERE trigger = 'test'") == 1 })
+	eventually(t, "the other has the redelivery", func() bool {
+		return s.count("webhook_attempts WHERE endpoint_id = 2 AND event_type = 'webhook_endpoint.redelivery_requested'") == 1
+	})
+	require.Zero(t, s.count("webhook_attempts WHERE endpoint_id = 2 AND event_type = 'webhook_endpoint.test'"))
+	require.Zero(t, s.count("webhook_queue"))
+}
+
+// An event that retention has dropped ends its delivery.
+func TestEventGone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "")
+	s.backlog(1, 1, 3, "")
+	s.emit(1, 1)
+	shard := event.ShardOf(1)
+	s.log.DropBefore(shard, 3)
+	require.NoError(t, s.publisher.Flush(t.Context()))
+	s.work("a", options{})
+	eventually(t, "ended", func() bool {
+		return s.count("webhook_attempts WHERE outcome = 'failed' AND cause = 'event_gone' AND attempt = 0") == 3
+	})
+	require.Zero(t, s.count("webhook_queue"))
+}
+
+// Memory stays bounded whatever waits, and 100,000 are worked off without holding up what is new elsewhere.
+func TestLargeBacklog(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "")
+	s.endpoint(1, 2, "aggregate_types = '{note}'")
+	s.backlog(1, 1, 100_000, "")
+	var instant instantSender
+	w := s.work("a", options{change: func(c *delivery.Config) { c.Sender, c.MaxBytes = instant, 20_000 }})
+	s.log.Append(1, "note", "post_create", 1, "")
+	s.publish()
+	eventually(t, "what is new is sent", func() bool { return s.count("webhook_attempts WHERE endpoint_id = 2") == 1 })
+	require.Positive(t, s.count("webhook_queue"))
+	peak := int64(0)
+	require.Eventually(t, func() bool {
+		peak = max(peak, w.stats.Bytes.Load())
+		return s.count("webhook_queue") == 0
+	}, 2*time.Minute, 5*time.Millisecond)
+	require.Less(t, peak, int64(20_000+2*64*300))
+	require.Equal(t, 100_000, s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.pre_create' AND outcome = 'delivered'"))
+}
+
+// instantSender delivers without a receiver.
+type instantSender struct{}
+
+func (instantSender) Send(context.Context, *delivery.Endpoint, *delivery.Delivery) delivery.Result {
+	return delivery.Result{Status: 200, Began: time.Now()}
+}
+
+// 20,000 that wait for a retry are not read while others are sent.
+func TestWaitingRetriesAreNotRead(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.endpoint(1, 1, "")
+	s.backlog(1, 1, 20_000, "due_at = now() + interval '10 hours', attempts = 5")
+	s.exec("ANALYZE sametick.webhook_queue")
+	read := func() (n int) {
+		require.NoError(t, s.admin.QueryRow(t.Context(),
+			"SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_all_tables WHERE relname = 'webhook_queue' AND schemaname = 'sametick'").Scan(&n))
+		return n
+	}
+	s.exec("SELECT pg_stat_reset()")
+	w := s.work("a", options{})
+	for range 20 {
+		s.emit(1, 25)
+	}
+	eventually(t, "sent", func() bool { return s.count("webhook_attempts") == 500 })
+	w.stop()
+	pg := s.count("webhook_queue")
+	require.Equal(t, 20_000, pg)
+	require.Less(t, read()-2*pg, 500*6, "rows read")
+}
