@@ -23,6 +23,7 @@ type Config struct {
 	PromptAddr       string         `env:"PROMPT_ADDR" help:"gRPC address of prompt-worker, which reviews writes" allowed:"host:port"`
 	WebhookAddr      string         `env:"WEBHOOK_ADDR" help:"gRPC address of webhook-worker" allowed:"host:port"`
 	SSEURL           string         `env:"SSE_URL" help:"HTTP address of sse-gateway" allowed:"http://host:port"`
+	StreamSilence    time.Duration  `env:"STREAM_SILENCE" help:"an event stream on which sse-gateway sends nothing for so long, not even a heartbeat, is ended" allowed:"1s or more, and more than sse-gateway's HEARTBEAT_INTERVAL"`
 	SigningKey       config.Secret  `env:"TOKEN_SIGNING_KEY,required" help:"key that signs access tokens" allowed:"kid:base64 of an Ed25519 seed of 32 bytes"`
 	PublicKeys       string         `env:"TOKEN_PUBLIC_KEYS,required" help:"keys that verify access tokens" allowed:"kid:base64 of an Ed25519 public key, several separated by commas"`
 	AccessTTL        time.Duration  `env:"ACCESS_TOKEN_TTL" envDefault:"1h" help:"life of an access token"`
@@ -44,7 +45,7 @@ const maxAccessTTL = 24 * time.Hour
 
 func defaults() Config {
 	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", PromptAddr: "127.0.0.1:9094", WebhookAddr: "127.0.0.1:9093",
-		SSEURL: "http://127.0.0.1:8082"}
+		SSEURL: "http://127.0.0.1:8082", StreamSilence: 90 * time.Second}
 	c.HTTPAddr, c.GRPCAddr, c.OpsAddr = ":8080", ":9090", ":8090"
 	c.ShutdownGrace = 15 * time.Second
 	return c
@@ -62,6 +63,9 @@ func (c *Config) Validate() []config.Problem {
 	}
 	if u, err := url.Parse(c.SSEURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		add("SSE_URL", "want http://host:port")
+	}
+	if c.StreamSilence < time.Second {
+		add("STREAM_SILENCE", "want 1s or more")
 	}
 	if _, err := auth.ParseSigner(c.SigningKey.Reveal()); err != nil {
 		add("TOKEN_SIGNING_KEY", "(not shown) want kid:base64 of an Ed25519 seed of 32 bytes")

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/sametick/sametick/pkg/reviewhash"
 	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 )
 
@@ -23,6 +24,8 @@ type judge struct {
 
 	mu    sync.Mutex
 	asked []*promptsv1.ProposedWrite
+	// mangled is what the judge has read beyond what was asked.
+	mangled string
 	// before runs ahead of each judgement.
 	before func(ctx context.Context, r *promptsv1.ReviewRequest) error
 }
@@ -43,7 +46,12 @@ func (j *judge) Review(ctx context.Context, r *promptsv1.ReviewRequest) (*prompt
 		if strings.Contains(w.GetRecordName(), "bad") {
 			v.Verdict, v.Enforced, v.Reason, v.RuleIds = "reject", true, "a bad name", []string{"name"}
 		}
-		res.Judgements = append(res.Judgements, &promptsv1.Judgement{Rejected: v.GetEnforced(), Verdicts: []*promptsv1.HookVerdict{v}})
+		hash, err := reviewhash.Hash(reviewhash.Write{OrgID: r.GetOrgId(), EventType: w.GetEventType(), AggregateType: w.GetAggregateType(), AggregateID: w.GetAggregateId(),
+			BaseVersion: w.GetBaseVersion(), RecordName: w.GetRecordName() + j.mangled, WorkflowID: w.WorkflowId, StepID: w.StepId, Changed: w.GetChanged(), After: []byte(w.GetAfter().GetText())})
+		if err != nil {
+			return nil, err
+		}
+		res.Judgements = append(res.Judgements, &promptsv1.Judgement{Rejected: v.GetEnforced(), Hash: hash, Verdicts: []*promptsv1.HookVerdict{v}})
 	}
 	return res, nil
 }
@@ -117,6 +125,9 @@ func TestReviewedCreate(t *testing.T) {
 	require.Equal(t, "applied", outcome)
 	require.JSONEq(t, `[{"hook_id":7,"hook_name":"names","verdict":"approve","enforced":false,"enforcement":"enforce","run_id":70}]`, reviews)
 
+	j.mangled = "!"
+	require.Equal(t, http.StatusServiceUnavailable, s.call("POST", "/api/records/task", "", `{"name":"good"}`).status, "another write was judged")
+	j.mangled = ""
 	for range 2 { // with a key: what was rejected can be asked again, and each time it is kept
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/records/task", strings.NewReader(`{"name":"bad"}`))
 		require.NoError(t, err)

@@ -57,10 +57,11 @@ func TestRunRefuses(t *testing.T) {
 	}
 	bad := maps.Clone(env)
 	delete(bad, "REDIS_URL")
-	bad["TOKEN_SIGNING_KEY"], bad["SSE_URL"], bad["ACCESS_TOKEN_TTL"] = "k:c2VjcmV0", "nonsense", "1s"
+	bad["TOKEN_SIGNING_KEY"], bad["SSE_URL"], bad["ACCESS_TOKEN_TTL"], bad["STREAM_SILENCE"] = "k:c2VjcmV0", "nonsense", "1s", "1ms"
 	code, _, text = run(t.Context(), bad)
 	require.Equal(t, 1, code)
 	require.Contains(t, text, "SSE_URL")
+	require.Contains(t, text, "STREAM_SILENCE")
 	require.Contains(t, text, "REDIS_URL", "limits are on unless they are turned off")
 	require.Contains(t, text, "ACCESS_TOKEN_TTL")
 	require.NotContains(t, text, "c2VjcmV0")

@@ -50,6 +50,8 @@ const (
 	asideConns = 2
 	// maxSpread bounds how long open streams end over at a shutdown.
 	maxSpread = 5 * time.Second
+	// streamWrite is how long a client of a stream may take nothing; sse-gateway's own WRITE_TIMEOUT by default.
+	streamWrite = 10 * time.Second
 	// maxAnswer holds the largest page: 1,000 events of updates that changed all of 256 KiB twice.
 	maxAnswer = 1 << 30
 	// maxBatch holds a batch of as many bytes as REST takes, and what is around it.
@@ -254,12 +256,13 @@ func (g *gateway) buildHTTP(context.Context) error {
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, MaxIdleConnsPerHost: 16,
 		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true}
 	g.add(lifecycle.Closer(transport.CloseIdleConnections))
-	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, g.log), min(maxSpread, g.config.ShutdownGrace/3), g.log)
+	limits := rest.StreamLimits{Silence: g.config.StreamSilence, Write: streamWrite}
+	streams := rest.NewStreams(rest.NewStream(target, g.identity, transport, limits, g.log), min(maxSpread, g.config.ShutdownGrace/3), g.log)
 	front := newFront(g.grpc.Addr, rest.Options{Secret: g.secret, Stream: streams, Proxies: g.config.TrustedProxies, Log: g.log},
 		rpc.ClientOptions{Tracer: g.tracing.Provider(), MaxRecvBytes: maxAnswer})
 	g.add(front)
 	g.http = lifecycle.NewHTTP("http", g.config.HTTPAddr, &http.Server{Handler: rest.WithCORS(front, g.config.CORSOrigins), ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
+		ConnContext: lifecycle.LimitUnsent, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)})
 	g.add(g.http)
 	g.add(streams)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"time"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/errs"
@@ -17,10 +18,18 @@ type Exchanger interface {
 	StreamToken(ctx context.Context, token string) (string, error)
 }
 
+// StreamLimits end a stream that hangs: its client connects again and resumes.
+type StreamLimits struct {
+	// Silence is how long sse-gateway may send nothing, not even a heartbeat. EventSource itself waits for ever.
+	Silence time.Duration
+	// Write is how long the client may take nothing of what there is for it.
+	Write time.Duration
+}
+
 // NewStream makes the way to sse-gateway: nothing is buffered, and the token travels on in a header
 // alone, so that no log of a URL can show it. It is checked, and exchanged where need be, on the way, because
 // sse-gateway asks nobody whose a token is. transport is closed by the caller.
-func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log *slog.Logger) http.Handler {
+func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, limits StreamLimits, log *slog.Logger) http.Handler {
 	p := &problems{log: log}
 	proxy := &httputil.ReverseProxy{
 		Transport:     transport,
@@ -35,7 +44,7 @@ func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log
 		// The request id is on the answer already.
 		ModifyResponse: func(res *http.Response) error {
 			res.Header.Del("X-Request-Id")
-			res.Body = endsCleanly{res.Body, res.Request.Context()}
+			res.Body = endsCleanly{listen(res.Body, limits.Silence), res.Request.Context()}
 			return nil
 		},
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -52,7 +61,7 @@ func NewStream(target *url.URL, keys Exchanger, transport http.RoundTripper, log
 			p.write(w, r, errs.From(err))
 			return
 		}
-		proxy.ServeHTTP(w, out)
+		proxy.ServeHTTP(&punctual{w, http.NewResponseController(w), limits.Write}, out)
 	})
 }
 

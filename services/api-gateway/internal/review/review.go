@@ -95,7 +95,7 @@ func withoutJudge(hooks []Hook) (j Judgement) {
 		stops := h.FailClosed && h.Enforcement == "enforce"
 		j.Rejected = j.Rejected || stops
 		j.Verdicts = append(j.Verdicts, Verdict{HookID: h.ID, HookName: h.Name, Verdict: "failed", Enforced: stops,
-			Enforcement: h.Enforcement, Reason: "prompt-worker could not be asked", FailedOpen: !h.FailClosed})
+			Enforcement: h.Enforcement, Reason: "prompt-worker could not be asked", FailedOpen: !h.FailClosed && h.Enforcement == "enforce"})
 	}
 	j.Unavailable = j.Rejected
 	return j

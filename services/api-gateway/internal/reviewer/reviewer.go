@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sametick/sametick/pkg/reviewhash"
 	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
@@ -24,6 +25,11 @@ type Reviewer struct {
 
 // New makes one on a connection that carries the internal token.
 func New(c promptsv1.ReviewServiceClient) *Reviewer { return &Reviewer{client: c} }
+
+func hash(orgID int64, p *review.Proposal) (string, error) {
+	return reviewhash.Hash(reviewhash.Write{OrgID: orgID, EventType: p.EventType, AggregateType: p.Type, AggregateID: p.ID,
+		BaseVersion: p.BaseVersion, RecordName: p.Name, WorkflowID: p.WorkflowID, StepID: p.StepID, Changed: p.Changed, After: p.After})
+}
 
 // Judge implements review.Judge.
 func (r *Reviewer) Judge(ctx context.Context, call records.Call, list []review.Proposal) ([]review.Judgement, error) {
@@ -43,6 +49,10 @@ func (r *Reviewer) Judge(ctx context.Context, call records.Call, list []review.P
 	}
 	out := make([]review.Judgement, len(list))
 	for i, j := range res.GetJudgements() {
+		// What was judged must be what was asked about, and will be written.
+		if own, err := hash(call.OrgID, &list[i]); err != nil || own != j.GetHash() {
+			return nil, fmt.Errorf("reviewer: write %d was judged as %s, and is %s (%w)", i, j.GetHash(), own, err)
+		}
 		out[i].Rejected = j.GetRejected()
 		for _, v := range j.GetVerdicts() {
 			out[i].Verdicts = append(out[i].Verdicts, review.Verdict{HookID: v.GetHookId(), HookName: v.GetHookName(), Verdict: v.GetVerdict(),

@@ -110,7 +110,7 @@ func newHTTP(c Config, streams *resume.Streams, tokens *tokens, log *slog.Logger
 	return lifecycle.NewHTTP("http", c.HTTPAddr, &http.Server{
 		Handler:           &sse.Handler{Streams: streams, Verifier: tokens, WriteTimeout: c.WriteTimeout, Retry: c.Retry, Origins: origins, Log: log},
 		Protocols:         &protocols,
-		ConnContext:       sse.LimitUnsent,
+		ConnContext:       lifecycle.LimitUnsent,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,

@@ -55,7 +55,7 @@ type Session struct {
 	used   func(source string)
 	live   bool
 	reset  int64
-	page   Page // read by Open, not sent yet
+	page   Page // what has been read and not sent yet
 	// reading is the page on its way, nil when none is asked for.
 	reading *reading
 	last    string
@@ -70,8 +70,9 @@ type reading struct {
 	err    error
 }
 
-// maxBytes is about how much goes out in one write.
-const maxBytes = 64 << 10
+// maxBytes is about how much goes out in one step, between two of which a stream can end: a client that takes
+// 4 KiB/s keeps a stopping process for 8 s.
+const maxBytes = 32 << 10
 
 // Open begins a session, which the caller closes, on a subscription: with what comes next, or, when last is given, after that
 // position. used, if set, is told each source that a resume is served from. Its error is the
@@ -207,13 +208,25 @@ func (s *Session) read(ctx context.Context) {
 	s.reading = r
 }
 
+// send gives out a page, or of a large one the beginning.
 func (s *Session) send(step *Step, page Page) {
 	s.use(page.Source)
 	f := s.sub.Filter()
+	bytes := 0
 	for i := range page.Entries {
-		if e := &page.Entries[i]; e.OrgID == s.sub.Org() && f.Match(e.EventType, e.AggregateType, e.AggregateID) {
-			step.Frames = append(step.Frames, hub.Frame{Position: e.Position, Bytes: hub.AppendFrame(nil, e.Position, e.Envelope)})
+		e := &page.Entries[i]
+		if e.OrgID != s.sub.Org() || !f.Match(e.EventType, e.AggregateType, e.AggregateID) {
+			continue
 		}
+		if bytes >= maxBytes {
+			s.page = page
+			s.page.Entries = page.Entries[i:]
+			return
+		}
+		frame := hub.Frame{Position: e.Position, Bytes: hub.AppendFrame(nil, e.Position, e.Envelope)}
+		step.Frames = append(step.Frames, frame)
+		s.sub.MoveTo(e.Position)
+		bytes += len(frame.Bytes)
 	}
 	s.sub.MoveTo(page.Through)
 	s.page = Page{}

@@ -71,3 +71,26 @@ func TestAStreamThatAwaitsAPageEnds(t *testing.T) {
 		require.Less(t, time.Since(begin), 4*time.Second)
 	})
 }
+
+// A page goes out in portions, between which the stream can end: a client that reads slowly takes long over a page,
+// and neither a stopping process nor an expired token waits for it.
+func TestAPageGoesOutInPortions(t *testing.T) {
+	w := newWorld()
+	w.append(7, 20_000)
+	w.hear(1)
+	from := int64(0)
+	sub, s := w.open(t, &from)
+	defer sub.Close()
+	defer s.Close()
+	var got []int64
+	for len(got) < 7 {
+		step, err := next(sub, s)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(step.Frames), 2, "32 KiB are enough, an event is 20 KiB")
+		got = append(got, positions(t, step.Frames)...)
+		if len(got) > 0 && len(got) < 7 {
+			require.Equal(t, got[len(got)-1], s.Position(), "what was not given out is not behind it")
+		}
+	}
+	require.Equal(t, w.want(0), got)
+}

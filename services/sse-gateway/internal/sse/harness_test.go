@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sametick/sametick/pkg/auth"
+	"github.com/sametick/sametick/pkg/lifecycle"
 	"github.com/sametick/sametick/pkg/redistest"
 	"github.com/sametick/sametick/pkg/stream"
 	"github.com/sametick/sametick/pkg/stream/streamtest"
@@ -103,7 +104,7 @@ func start(t *testing.T, change func(*settings)) *gateway {
 	srv.Config.Protocols = new(http.Protocols)
 	srv.Config.Protocols.SetHTTP1(true)
 	srv.Config.Protocols.SetUnencryptedHTTP2(true)
-	srv.Config.ConnContext = sse.LimitUnsent
+	srv.Config.ConnContext = lifecycle.LimitUnsent
 	srv.Start()
 	g.url = srv.URL + sse.Path
 	transport := &http.Transport{MaxIdleConnsPerHost: -1, MaxConnsPerHost: 0}

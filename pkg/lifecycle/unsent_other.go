@@ -1,6 +1,6 @@
 //go:build !linux
 
-package sse
+package lifecycle
 
 import (
 	"context"
