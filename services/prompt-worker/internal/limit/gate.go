@@ -37,6 +37,8 @@ type gate struct {
 	why      *prompting.ModelError
 	open     time.Duration
 	probing  bool
+	// probed is when the last probe began: one that hangs keeps the gate shut for OpenMax, not for its own time.
+	probed time.Time
 }
 
 func (g *gate) idle() bool { return g.inFlight == 0 && g.waiting.len() == 0 && g.why == nil }
@@ -44,18 +46,20 @@ func (g *gate) idle() bool { return g.inFlight == 0 && g.waiting.len() == 0 && g
 // refused is why nobody may ask now; nil when somebody may. While one probes, the others are told what the last failure
 // was: were they to wait, a provider that hangs would hold them all.
 func (g *gate) refused(now time.Time) error {
-	if g.why == nil || !g.probing && !now.Before(g.shut) {
+	if !g.closed(now) {
 		return nil
 	}
 	return &prompting.ModelError{Cause: g.why.Cause, Text: "not asked, since the last call failed: " + g.why.Text, RetryAfter: max(g.shut.Sub(now), g.options.Open)}
 }
 
+// closed: nobody may go, because it is not time for a probe or one is under way.
+func (g *gate) closed(now time.Time) bool {
+	return g.why != nil && (now.Before(g.shut) || g.probing && now.Before(g.probed.Add(g.options.OpenMax)))
+}
+
 // dispatch gives turns to who waits, as many as there may be.
 func (g *gate) dispatch(now time.Time) {
-	for {
-		if g.why != nil && (g.probing || now.Before(g.shut)) {
-			return
-		}
+	for !g.closed(now) {
 		w := g.waiting.pop(g.free(Review), g.free(Async))
 		if w == nil {
 			return
@@ -64,16 +68,22 @@ func (g *gate) dispatch(now time.Time) {
 		if w.class == Async {
 			g.async++
 		}
-		g.probing = g.why != nil
-		w.turn = &Turn{limiter: w.limiter, gate: g, began: now, class: w.class, probe: g.probing, beside: g.inFlight}
+		if g.why != nil {
+			g.probing, g.probed = true, now
+		}
+		w.turn = &Turn{limiter: w.limiter, gate: g, began: now, class: w.class, probe: g.why != nil, beside: g.inFlight}
 		close(w.ready)
 	}
 }
 
-// free tells whether a call of a class may begin. A probe is alone, so its class is no matter.
+// free tells whether a call of a class may begin. A probe is let through beside calls that hang, of which the failures
+// may have left no slot; its class is no matter.
 func (g *gate) free(c Class) bool {
+	if g.why != nil {
+		return g.inFlight < g.most
+	}
 	slots := max(int(g.limit), 1)
-	if c == Review || g.why != nil {
+	if c == Review {
 		return g.inFlight < slots
 	}
 	reserved := 0
@@ -97,7 +107,7 @@ func (g *gate) finish(t *Turn, o outcome, now time.Time) {
 	if t.class == Async {
 		g.async--
 	}
-	if t.probe {
+	if t.probe && t.began.Equal(g.probed) {
 		g.probing = false
 	}
 	switch {

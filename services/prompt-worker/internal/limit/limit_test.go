@@ -114,8 +114,8 @@ func TestProbes(t *testing.T) {
 		for range 5 {
 			acquire(t, l, 0, 1, limit.Async).Done(overloaded, false)
 		}
-		for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-			wait *= time.Second
+		for _, seconds := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
+			wait := time.Duration(seconds) * time.Second
 			require.InDelta(t, wait, refused(t, l).RetryAfter, float64(time.Millisecond))
 			time.Sleep(wait - time.Millisecond)
 			refused(t, l)
@@ -132,6 +132,24 @@ func TestProbes(t *testing.T) {
 		acquire(t, l, 0, 1, limit.Async).Done(nil, false)
 		acquire(t, l, 0, 1, limit.Async).Done(overloaded, false)
 		acquire(t, l, 0, 1, limit.Async).Done(nil, false)
+	})
+}
+
+// A probe that hangs for an hour does not keep a provider that has come back away for as long.
+func TestProbeHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Options{})
+		for range 5 {
+			acquire(t, l, 0, 1, limit.Async).Done(overloaded, false)
+		}
+		time.Sleep(time.Second)
+		hangs := acquire(t, l, 0, 1, limit.Async)
+		time.Sleep(59 * time.Second)
+		refused(t, l)
+		time.Sleep(time.Second)
+		acquire(t, l, 0, 1, limit.Review).Done(nil, false)
+		acquire(t, l, 0, 1, limit.Review).Done(nil, false)
+		hangs.Done(&prompting.ModelError{Cause: prompting.CauseTimeout}, false)
 	})
 }
 

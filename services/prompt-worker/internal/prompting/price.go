@@ -93,7 +93,7 @@ const (
 )
 
 // InputBound is at least the tokens that a request can count as input. A token of the tokenizers in use has at least
-// one byte, so bytes are the bound that holds for any text and model; real text takes about a quarter.
+// one byte, so bytes are the bound that holds for any text and model.
 func (r Request) InputBound() int64 {
 	n := int64(len(r.System)) + tokensPerTurn
 	for _, t := range r.Turns {

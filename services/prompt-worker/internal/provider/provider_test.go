@@ -413,7 +413,7 @@ type refuser struct{}
 func (refuser) RoundTrip(r *http.Request) (*http.Response, error) {
 	date := time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)
 	return &http.Response{
-		StatusCode: 429, Header: http.Header{"Retry-After": {date}, "X-Should-Retry": {"true"}}, Body: io.NopCloser(strings.NewReader(`{}`)), Request: r,
+		StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {date}, "X-Should-Retry": {"true"}}, Body: io.NopCloser(strings.NewReader(`{}`)), Request: r,
 	}, nil
 }
 

@@ -119,18 +119,12 @@ func (s *Store) ListRuns(ctx context.Context, orgID int64, f RunFilter) (list []
 		return nil, nil
 	}
 	err = s.org(ctx, orgID, func(tx pgx.Tx) error {
-		read := readRun
-		rows, err := pgx.Rows(nil), error(nil)
 		if f.Status == runs.Pending {
-			read = readPending
-			rows, err = tx.Query(ctx, listPending, orgID, f.HookID, f.EventID, f.AggregateType, f.AggregateID, f.From, f.To, f.BeforeAt, f.BeforeID, f.Limit)
-		} else {
-			rows, err = tx.Query(ctx, listRuns, orgID, f.HookID, f.EventID, f.AggregateType, f.AggregateID, f.Status, f.Verdict, f.Trigger, f.From, f.To, f.BeforeAt, f.BeforeID, f.Limit)
-		}
-		if err != nil {
+			list, err = many(ctx, tx, readPending, listPending, orgID, f.HookID, f.EventID, f.AggregateType, f.AggregateID, f.From, f.To, f.BeforeAt, f.BeforeID, f.Limit)
 			return err
 		}
-		list, err = pgx.CollectRows(rows, read)
+		list, err = many(ctx, tx, readRun, listRuns, orgID, f.HookID, f.EventID, f.AggregateType, f.AggregateID, f.Status, f.Verdict, f.Trigger, f.From, f.To,
+			f.BeforeAt, f.BeforeID, f.Limit)
 		return err
 	})
 	return list, err
@@ -139,19 +133,11 @@ func (s *Store) ListRuns(ctx context.Context, orgID int64, f RunFilter) (list []
 // GetRun gives one run, finished or waiting. Errors: reason RUN_NOT_FOUND.
 func (s *Store) GetRun(ctx context.Context, orgID, id int64) (r *runs.Run, err error) {
 	err = s.org(ctx, orgID, func(tx pgx.Tx) error {
-		for _, try := range []struct {
-			sql  string
-			read pgx.RowToFunc[*runs.Run]
-		}{{pendingByID, readPending}, {runByID, readRun}} { // in this order it cannot slip through between both
-			rows, err := tx.Query(ctx, try.sql, orgID, id)
-			if err != nil {
-				return err
-			}
-			if r, err = pgx.CollectExactlyOneRow(rows, try.read); err == nil || !errors.Is(err, pgx.ErrNoRows) {
-				return err
-			}
+		// In this order it cannot slip through between both.
+		if r, err = one(ctx, tx, readPending, errNone, pendingByID, orgID, id); errors.Is(err, errNone) {
+			r, err = one(ctx, tx, readRun, errNoRun, runByID, orgID, id)
 		}
-		return errNoRun
+		return err
 	})
 	return r, err
 }
