@@ -86,7 +86,7 @@ type Config struct {
 	Deadline time.Duration
 	// PerEndpoint, PerOrg and InAll bound the attempts under way.
 	PerEndpoint, PerOrg, InAll int
-	// MaxBytes bounds the events in memory; up to one window of each endpoint being loaded comes on top.
+	// MaxBytes bounds the events in memory; what is loaded when it is reached comes on top, maxLoads times loadSize.
 	MaxBytes int64
 	// Observe, if set, is told of each outcome, by the engine's goroutine.
 	Observe func(*Outcome)
@@ -102,8 +102,13 @@ type Stats struct {
 }
 
 const (
-	// window is how many deliveries of an endpoint memory holds; an ordered one's are sorted to be found, so more.
-	window        = 64
+	// window is how many deliveries of an endpoint memory holds, modest how many it may when memory is half full: greed
+	// must leave room for the others. So many are loaded at a time, when so few are left; an ordered endpoint's are
+	// sorted to be found, so more.
+	window        = 1024
+	modest        = 16
+	loadAt        = 64
+	loadSize      = 256
 	orderedWindow = 512
 	// keep: what is due later than so is left to the table.
 	keep = 10 * time.Second

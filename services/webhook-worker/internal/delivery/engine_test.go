@@ -130,7 +130,7 @@ func TestBacklogIsWorkedOffInWindows(t *testing.T) {
 			peak = max(peak, r.stats.Bytes.Load())
 			return w.empty()
 		}, "all is sent")
-		require.LessOrEqual(t, peak, int64(1000+2*64*8), "bytes in memory")
+		require.LessOrEqual(t, peak, int64(1000+4*256*8), "bytes in memory")
 		require.LessOrEqual(t, w.rowsRead, 6000, "no row is read twice")
 		for id, n := range w.attempts {
 			require.Equal(t, 1, n, "delivery %d", id)

@@ -30,6 +30,18 @@ func (e *Engine) Begin(id int, newest int64) {
 	})
 }
 
+// Look lets the engine read what waits for an endpoint, to which something was queued that does not arrive.
+func (e *Engine) Look(shard int, orgID, endpointID int64) {
+	e.post(func() {
+		if s := e.shards[shard]; s != nil {
+			now := time.Now()
+			ep := e.endpoint(s, orgID, endpointID)
+			ep.later(now)
+			e.settle(ep, now)
+		}
+	})
+}
+
 // release is a call of Release that waits.
 type release struct {
 	shards []int

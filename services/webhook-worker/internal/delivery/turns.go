@@ -39,7 +39,7 @@ func (e *Engine) offer(ep *endpoint, d *Delivery, now time.Time) {
 	if _, ok := ep.known[d.ID]; ok {
 		return
 	}
-	if ep.shard.scans > 0 || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.Len() >= window || !e.room() {
+	if ep.shard.scans > 0 || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.Len() >= window || !e.room(ep) {
 		ep.later(d.Due)
 		return
 	}
@@ -64,7 +64,10 @@ func (e *Engine) forget(ep *endpoint) {
 	ep.waiting.list = nil
 }
 
-func (e *Engine) room() bool { return e.bytes < e.c.MaxBytes }
+// room tells whether memory has room for more of an endpoint.
+func (e *Engine) room(ep *endpoint) bool {
+	return e.bytes < e.c.MaxBytes/2 || ep.waiting.Len() < modest && e.bytes < e.c.MaxBytes
+}
 
 // configure takes a newer state of an endpoint.
 func (e *Engine) configure(ep *endpoint, conf *Endpoint, now time.Time) {
@@ -142,9 +145,9 @@ func (e *Engine) refill(ep *endpoint, open bool, at, now time.Time) time.Time {
 		return later(at, ep.beyond)
 	case ep.beyond.After(now):
 		return ep.beyond
-	case head != nil && !head.Due.After(now) && ep.waiting.Len() > window/2:
+	case head != nil && !head.Due.After(now) && ep.waiting.Len() > loadAt:
 		return time.Time{}
-	case ep.waiting.Len() >= 2*window, !e.room():
+	case ep.waiting.Len() >= 2*window, !e.room(ep):
 		return now.Add(breathe)
 	}
 	e.load(ep)

@@ -1,26 +1,18 @@
 package endpoints
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/base64"
 
 	"github.com/sametick/sametick/pkg/keyring"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
+	"github.com/sametick/sametick/services/webhook-worker/internal/signing"
 )
 
-// Kinds of secrets, and the prefixes of their texts (Standard Webhooks, "Signature scheme").
+// Kinds of secrets, by the signatures that they make.
 const (
 	symmetric  = "v1"
 	asymmetric = "v1a"
-
-	symmetricPrefix = "whsec_"
-	privatePrefix   = "whsk_"
-	publicPrefix    = "whpk_"
 )
-
-// secretBytes is the length of a new symmetric secret; the standard has 24 to 64.
-const secretBytes = 32
 
 // vault seals what must stay secret of one endpoint.
 type vault struct {
@@ -36,21 +28,14 @@ func (v vault) seal(purpose, text string) []byte {
 // symmetric seals a secret, a new one when none is brought, and gives its text too.
 func (v vault) symmetric(brought string) (Secret, string) {
 	if brought == "" {
-		b := make([]byte, secretBytes)
-		_, _ = rand.Read(b) // never fails (crypto/rand, Go 1.24)
-		brought = symmetricPrefix + base64.StdEncoding.EncodeToString(b)
+		brought = signing.NewSecret()
 	}
 	return Secret{Kind: symmetric, Sealed: v.seal(delivery.PurposeSecret, brought)}, brought
 }
 
-// asymmetric makes a new key: whsk_ and whpk_ are base64 of seed and public key, and of the public key.
 func (v vault) asymmetric() Secret {
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil { // never, as above
-		panic(err)
-	}
-	return Secret{Kind: asymmetric, Sealed: v.seal(delivery.PurposeSecret, privatePrefix+base64.StdEncoding.EncodeToString(private)),
-		PublicKey: publicPrefix + base64.StdEncoding.EncodeToString(public)}
+	private, public := signing.NewKeyPair()
+	return Secret{Kind: asymmetric, Sealed: v.seal(delivery.PurposeSecret, private), PublicKey: public}
 }
 
 // authorization seals the header's value; empty for none.

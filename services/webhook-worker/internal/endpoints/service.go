@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/keyring"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
+	"github.com/sametick/sametick/services/webhook-worker/internal/signing"
 )
 
 // Options of NewService.
@@ -92,7 +94,7 @@ func (s *Service) secret(f *faults, text string) {
 	if text == "" {
 		return
 	}
-	if s.o.Checks.Secret(text) != nil { // whose text may quote it
+	if !strings.HasPrefix(text, signing.SymmetricPrefix) || s.o.Checks.Secret(text) != nil { // a v1a key is never brought
 		f.add("secret", "INVALID_SECRET", "whsec_ and the base64 of 24 to 64 bytes")
 	}
 }
@@ -317,7 +319,7 @@ func (s *Service) Export(ctx context.Context, call Call) (out Exported, err erro
 			_, _ = fmt.Fprintf(sum, "%d %d\n", list[i].ID, list[i].Version) // a hash never fails
 		}
 		out.SHA256 = hex.EncodeToString(sum.Sum(nil))
-		return extras(map[string]any{"count": len(list), "sha256": out.SHA256})
+		return extras(map[string]any{"format": "json", "count": len(list), "sha256": out.SHA256})
 	})
 	if err != nil {
 		return Exported{}, err

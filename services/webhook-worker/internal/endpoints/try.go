@@ -48,10 +48,7 @@ func (s *Service) Try(ctx context.Context, orgID int64, t Trial) (refusedBy stri
 }
 
 func preview(ctx context.Context, orgID int64, e *Endpoint, eventID int64, text []byte, c *condition.Compiler) (refusedBy string, body []byte, err error) {
-	text, err = schedule.Compact(text)
-	if err != nil {
-		return "", nil, err
-	}
+	text = schedule.Compact(text)
 	var about struct {
 		EventType     string `json:"event_type"`
 		AggregateType string `json:"aggregate_type"`
@@ -75,7 +72,7 @@ func preview(ctx context.Context, orgID int64, e *Endpoint, eventID int64, text 
 	if refusedBy != "" {
 		return refusedBy, nil, nil
 	}
-	body, _, err = schedule.Build(ctx, to, &delivery.Delivery{OrgID: orgID, EndpointID: e.ID, EventID: eventID, EventType: about.EventType, Event: text}, c)
+	body, err = schedule.Build(ctx, to, &delivery.Delivery{OrgID: orgID, EndpointID: e.ID, EventID: eventID, EventType: about.EventType, Event: text}, c)
 	if err != nil {
 		return "", nil, failed("transform", err)
 	}

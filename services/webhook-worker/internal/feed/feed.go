@@ -29,6 +29,7 @@ type Engine interface {
 	Begin(shard int, newest int64)
 	Take(a delivery.Arrival)
 	Release(ctx context.Context, shards []int)
+	Look(shard int, orgID, endpointID int64)
 }
 
 // Feed schedules. Its methods are those that a stream.Consumer calls.
@@ -37,8 +38,8 @@ type Feed struct {
 	Engine   Engine
 	Compiler *condition.Compiler
 	Log      *slog.Logger
-	// Replay, if set, is told that a shard may have replays to work off.
-	Replay func(shard int)
+	// Replays works off replays.
+	Replays *Replays
 	// Scheduled, if set, counts deliveries and those of which a filter could not tell.
 	Scheduled func(deliveries, faults int)
 
@@ -67,7 +68,11 @@ const maxOrgs = 10_000
 // Wire makes a consumer work for the feed. It begins with the oldest event kept: an endpoint may be older than the first
 // cursor, and begins with its own event.
 func (f *Feed) Wire(c *stream.Consumer) {
-	c.Name, c.Handle, c.Committed, c.Begun, c.Held, c.Release = Consumer, f.Handle, f.Committed, f.Begun, f.Engine.Held, f.Engine.Release
+	c.Name, c.Handle, c.Committed, c.Begun, c.Release = Consumer, f.Handle, f.Committed, f.Begun, f.Engine.Release
+	c.Held = func(shards []int, until time.Time) {
+		f.Replays.Held(shards)
+		f.Engine.Held(shards, until)
+	}
 }
 
 func (f *Feed) shard(id int) *shard {
@@ -91,9 +96,7 @@ func (f *Feed) Begun(ctx context.Context, id int) {
 		f.Log.WarnContext(ctx, "the newest delivery cannot be read", slog.Any("error", err)) // the engine does without
 	}
 	f.Engine.Begin(id, newest)
-	if f.Replay != nil {
-		f.Replay(id)
-	}
+	f.Replays.Add(id)
 }
 
 // Handle schedules what a batch leads to.
@@ -128,8 +131,8 @@ func (f *Feed) Committed(b stream.Batch) {
 	if len(p.arrival.Deliveries)+len(p.arrival.Changed) > 0 {
 		f.Engine.Take(p.arrival)
 	}
-	if p.replay && f.Replay != nil {
-		f.Replay(b.Shard)
+	if p.replay {
+		f.Replays.Add(b.Shard)
 	}
 	if f.Scheduled != nil {
 		f.Scheduled(len(p.arrival.Deliveries), len(p.faults))
@@ -222,9 +225,7 @@ func (f *Feed) entry(ctx context.Context, tx pgx.Tx, s *shard, e *stream.Entry, 
 			continue
 		}
 		if text == nil {
-			if text, err = schedule.Compact(e.Envelope); err != nil {
-				return err
-			}
+			text = schedule.Compact(e.Envelope)
 		}
 		d := &delivery.Delivery{OrgID: e.OrgID, EndpointID: t.ID, Shard: s.plan.arrival.Shard, EventID: id, Position: e.Position, EventType: e.EventType,
 			Trigger: trigger, Due: now, ScheduledAt: now, Traceparent: e.Traceparent, Event: text}
@@ -255,7 +256,7 @@ func (f *Feed) touch(ctx context.Context, tx pgx.Tx, s *shard, org *schedule.Org
 	_, action, _ := strings.Cut(e.EventType, ".")
 	switch action {
 	case "post_create", delivery.ActionEnabled:
-		if err := f.Store.Begin(ctx, tx, e.OrgID, e.AggregateID, e.Position); err != nil {
+		if err := f.Store.BeginEndpoint(ctx, tx, e.OrgID, e.AggregateID, e.Position); err != nil {
 			return err
 		}
 	case "post_update", "post_archive", delivery.ActionDisabled, delivery.ActionSecretRotated,

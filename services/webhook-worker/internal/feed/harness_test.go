@@ -38,7 +38,7 @@ func (plain) Open(_ keyring.Owner, sealed []byte) ([]byte, error) { return seale
 
 // stage is a database, a log of events with its Redis, and a receiver.
 type stage struct {
-	t         *testing.T
+	t         testing.TB
 	db        *pgtest.DB
 	admin     *pgxpool.Pool
 	log       *streamtest.Log
@@ -58,7 +58,7 @@ type got struct {
 	body                      string
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t testing.TB) *stage {
 	s := &stage{t: t, db: workertest.Database(t), log: streamtest.NewLog(), answer: func(got) int { return 200 }}
 	s.admin = s.db.Pool(t)
 	server := redistest.New(t)
@@ -181,6 +181,7 @@ func (s *stage) work(name string, o options) *worker {
 	}
 	w.engine = delivery.New(c)
 	w.feed = &feed.Feed{Store: st, Engine: w.engine, Compiler: compiler, Log: log}
+	w.feed.Replays = feed.NewReplays(st, s.source, w.engine, compiler, log)
 	consumer := &stream.Consumer{Holder: name, DB: pool, Source: s.source, LeaseTTL: 3 * time.Second, Log: log}
 	w.feed.Wire(consumer)
 	if o.handle != nil {
@@ -193,11 +194,13 @@ func (s *stage) work(name string, o options) *worker {
 	engineTake, stopEngine := context.WithCancel(work)
 	go func() {
 		defer close(w.done)
-		ended := make(chan struct{})
-		go func() { defer close(ended); _ = w.engine.Run(engineTake, work) }()
+		var all, replays sync.WaitGroup
+		all.Go(func() { _ = w.engine.Run(engineTake, work) })
+		replays.Go(func() { _ = w.feed.Replays.Run(take, work) })
 		_ = consumer.Run(take, work)
+		replays.Wait()
 		stopEngine()
-		<-ended
+		all.Wait()
 	}()
 	t.Cleanup(w.crash)
 	return w
@@ -239,7 +242,7 @@ func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 	return r
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, 30*time.Second, 10*time.Millisecond, what)
 }

@@ -60,11 +60,8 @@ func (q *Queue) events(ctx context.Context, w delivery.Want, wanted []int64) (ma
 		}
 		for i := range page.Entries {
 			e := &page.Entries[i]
-			if _, ok := slices.BinarySearch(wanted, e.Position); !ok {
-				continue
-			}
-			if found[e.Position], err = schedule.Compact(e.Envelope); err != nil {
-				return nil, err
+			if _, ok := slices.BinarySearch(wanted, e.Position); ok {
+				found[e.Position] = schedule.Compact(e.Envelope)
 			}
 		}
 		n, _ := slices.BinarySearch(wanted, page.Through+1)

@@ -183,7 +183,7 @@ func (a *api) step(events store.Replayer) (queued []string, steps int) {
 			if err != nil {
 				return err
 			}
-			endpoint, err := a.store.StepReplay(a.t.Context(), tx, event.ShardOf(orgA), events)
+			_, endpoint, err := a.store.StepReplay(a.t.Context(), tx, event.ShardOf(orgA), events)
 			more = endpoint != 0
 			return err
 		}))

@@ -34,6 +34,7 @@ func TestAllPhases(t *testing.T) {
 	require.NoError(t, err)
 	rows, err := a.admin.Query(t.Context(), `SELECT event_type, payload::text FROM sametick.events WHERE aggregate_type = 'webhook_endpoint' ORDER BY id`)
 	require.NoError(t, err)
+	defer rows.Close()
 	var seen []string
 	for rows.Next() {
 		var r recorded

@@ -12,21 +12,37 @@ import (
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
 )
 
-// Content types of bodies.
-const (
-	jsonType        = "application/json"
-	cloudEventsType = "application/cloudevents+json; charset=UTF-8"
-)
-
 // Compact takes the white space out of an event's JSON, once for all its deliveries: what is signed is small, and is
-// what is sent.
-func Compact(envelope []byte) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(len(envelope))
-	if err := json.Compact(&b, envelope); err != nil {
-		return nil, fmt.Errorf("schedule: an event is no JSON: %w", err)
+// what is sent. It checks nothing, which makes it some times faster than encoding/json's: the JSON is the database's.
+func Compact(envelope []byte) []byte {
+	out := make([]byte, 0, len(envelope))
+	for rest := envelope; len(rest) > 0; {
+		quote := bytes.IndexByte(rest, '"')
+		if quote < 0 {
+			return appendTokens(out, rest)
+		}
+		end := quote + 1
+		for end < len(rest) && rest[end] != '"' {
+			if rest[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end+1, len(rest))
+		out = append(appendTokens(out, rest[:quote]), rest[quote:end]...)
+		rest = rest[end:]
 	}
-	return b.Bytes(), nil
+	return out
+}
+
+// appendTokens appends what is outside of strings, but for white space (RFC 8259, section 2).
+func appendTokens(out, text []byte) []byte {
+	for _, c := range text {
+		if c != ' ' && c != '\n' && c != '\t' && c != '\r' {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // EventID reads the id that an event's JSON begins with (event.AppendJSON).
@@ -43,8 +59,8 @@ func EventID(envelope []byte) (int64, error) {
 	return id, nil
 }
 
-// occurredAt reads the time that an event's JSON ends with (event.AppendJSON).
-func occurredAt(envelope []byte) (string, error) {
+// OccurredAt reads the time that an event's JSON ends with (event.AppendJSON).
+func OccurredAt(envelope []byte) (string, error) {
 	const key = `,"occurred_at":"`
 	n := len(envelope) - len(key) - len(event.TimeLayout) + len("07:00") - len(`"}`) // a Z stands for the zone
 	if n < 0 || !bytes.HasPrefix(envelope[n:], []byte(key)) || !bytes.HasSuffix(envelope, []byte(`Z"}`)) {
@@ -56,33 +72,31 @@ func occurredAt(envelope []byte) (string, error) {
 // Build makes the body of a delivery: of Standard Webhooks, {"type", "timestamp", "data"}, or a CloudEvents 1.0 in
 // structured JSON. The data is the event, byte for byte, or what the endpoint's transform makes of it. An error is the
 // transform's or the event's; it will not do better next time.
-func Build(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, c *condition.Compiler) (body []byte, contentType string, err error) {
-	at, err := occurredAt(d.Event)
+func Build(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, c *condition.Compiler) ([]byte, error) {
+	at, err := OccurredAt(d.Event)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	data := d.Event
 	if e.Transform != "" {
 		if data, err = transform(ctx, e.Transform, d.Event, c); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	}
 	b := make([]byte, 0, len(data)+256)
 	if e.Format == delivery.CloudEvents {
 		if b, err = appendCloudEvent(b, d, at); err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		contentType = cloudEventsType
 	} else {
 		b = append(b, `{"type":"`...)
 		b = append(b, d.EventType...)
 		b = append(b, `","timestamp":"`...)
 		b = append(b, at...)
 		b = append(b, `","data":`...)
-		contentType = jsonType
 	}
 	b = append(b, data...)
-	return append(b, '}'), contentType, nil
+	return append(b, '}'), nil
 }
 
 func transform(ctx context.Context, text string, envelope []byte, c *condition.Compiler) ([]byte, error) {

@@ -125,6 +125,12 @@ func (t *Target) narrow(ctx context.Context, e *Event) (refusedBy string, err er
 	return "", nil
 }
 
+// Replays is Match for an event that is sent again by hand: from whatever position, and also when the filter cannot tell.
+func (t *Target) Replays(ctx context.Context, e *Event) bool {
+	refused, err := t.Match(ctx, e)
+	return refused == "" || err != nil
+}
+
 // maxTypes bounds the event types that an Org remembers subscribers of.
 const maxTypes = 1000
 

@@ -120,9 +120,15 @@ func TestGoReceivers(t *testing.T) {
 	}
 }
 
-// The same in JavaScript, by the packages at npm, and v1a by Node's own crypto.
-func TestNodeReceivers(t *testing.T) {
+// What needs the packages of npm: they are installed once.
+func TestNode(t *testing.T) {
 	dir := install(t)
+	t.Run("libraries", func(t *testing.T) { nodeLibraries(t, dir) })
+	t.Run("README", func(t *testing.T) { readmeNode(t, dir) })
+}
+
+// nodeLibraries is TestGoReceivers in JavaScript, and v1a by Node's own crypto.
+func nodeLibraries(t *testing.T, dir string) {
 	var in bytes.Buffer
 	var want []bool
 	var names []string

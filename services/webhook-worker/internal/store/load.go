@@ -53,8 +53,8 @@ func (s *Worker) Endpoint(ctx context.Context, tx pgx.Tx, orgID, id int64) (*del
 	return e, pg.Translate(err)
 }
 
-// Begin notes from which position on an endpoint gets events.
-func (s *Worker) Begin(ctx context.Context, tx pgx.Tx, orgID, id, position int64) error {
+// BeginEndpoint notes from which position on an endpoint gets events.
+func (s *Worker) BeginEndpoint(ctx context.Context, tx pgx.Tx, orgID, id, position int64) error {
 	_, err := tx.Exec(ctx, beginSQL, orgID, id, position)
 	return err
 }
@@ -199,3 +199,14 @@ func (s *Worker) Window(ctx context.Context, w delivery.Want) (got delivery.Wind
 	}
 	return got, nil
 }
+
+const aheadSQL = `SELECT count(*) > $3 FROM (SELECT FROM sametick.webhook_queue WHERE shard = $1 AND endpoint_id = $2 LIMIT $3 + 1) w`
+
+// Ahead tells whether more than n deliveries wait for an endpoint.
+func (s *Worker) Ahead(ctx context.Context, shard int, endpointID int64, n int) (ahead bool, err error) {
+	err = s.worker(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, aheadSQL, shard, endpointID, n).Scan(&ahead) })
+	return ahead, err
+}
+
+// Begin begins a transaction; see EveryOrg.
+func (s *Worker) Begin(ctx context.Context) (pgx.Tx, error) { return s.pool.Begin(ctx) }

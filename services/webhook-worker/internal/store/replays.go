@@ -130,23 +130,22 @@ type Replayed struct {
 type Replayer func(ctx context.Context, orgID, endpointID, after int64, since *time.Time, limit int) (list []Replayed, through int64, err error)
 
 // StepReplay does the next step of the oldest replay of a shard in the worker's transaction, which sees every
-// organisation: it queues up to replayBatch deliveries, due now, and moves the replay on. endpointID says whose they
+// organisation: it queues up to replayBatch deliveries, due now, and moves the replay on. The results say whose they
 // are; 0 when no replay runs. Call it again until then; what one step has queued should be sent first, or memory of
 // what waits grows.
-func (s *Store) StepReplay(ctx context.Context, tx pgx.Tx, shard int, events Replayer) (endpointID int64, err error) {
-	var org int64
+func (s *Store) StepReplay(ctx context.Context, tx pgx.Tx, shard int, events Replayer) (org, endpointID int64, err error) {
 	var r endpoints.Replay
 	err = tx.QueryRow(ctx, nextReplay, shard).Scan(&org, &r.ID, &r.EndpointID, &r.Kind, &r.Status, &r.Since, &r.After, &r.Through, &r.Scheduled, &r.CreatedAt, &r.FinishedAt)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var ready bool
 	err = tx.QueryRow(ctx, `SELECT enabled AND archived_at IS NULL FROM sametick.webhook_endpoints WHERE org_id = $1 AND id = $2`, org, r.EndpointID).Scan(&ready)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var n int64
 	through, status := r.After, endpoints.Cancelled
@@ -156,14 +155,14 @@ func (s *Store) StepReplay(ctx context.Context, tx pgx.Tx, shard int, events Rep
 			step = stepRecover
 		}
 		if n, through, err = step(ctx, tx, org, shard, &r, events); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if status = endpoints.Running; through >= r.Through || through == r.After {
 			status = endpoints.Done
 		}
 	}
 	_, err = tx.Exec(ctx, moveReplay, org, r.ID, through, n, status)
-	return r.EndpointID, err
+	return org, r.EndpointID, err
 }
 
 func stepRecover(ctx context.Context, tx pgx.Tx, org int64, shard int, r *endpoints.Replay, _ Replayer) (n, through int64, err error) {

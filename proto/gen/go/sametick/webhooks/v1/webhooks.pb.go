@@ -1120,7 +1120,7 @@ type ExportEndpointsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []*Endpoint            `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
 	Total int64                  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
-	// SHA-256 of the endpoints, as post_export has it; hexadecimal.
+	// SHA-256 of a line "id version" for each, as post_export has it; hexadecimal.
 	Sha256        string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
