@@ -143,7 +143,7 @@ func TestAsyncRun(t *testing.T) {
 	p.Task(7)
 	p.publish()
 	p.Eventually("it runs", func() bool { return p.Count(`SELECT count(*) FROM sametick.prompt_runs`) == 1 })
-	require.Equal(t, 1, p.Count(`SELECT count(*) FROM sametick.prompt_runs WHERE output = '"It is about a call."' AND input_tokens = 100 AND output_tokens = 20
+	require.Equal(t, 1, p.Count(`SELECT count(*) FROM sametick.prompt_runs WHERE output::text = '"It is about a call."' AND input_tokens = 100 AND output_tokens = 20
 		AND cost = 140 AND provider_id = $1 AND model = 'm' AND attempts = 1`, id))
 	require.Len(t, server.Asked(), 1)
 	require.Contains(t, server.Asked()[0].Turns[0].Text, "task^7", "in its fence")

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"strings"
 	"time"
 
 	"github.com/sametick/sametick/pkg/config"
@@ -32,6 +33,7 @@ type Config struct {
 	OrgRuns          int64         `env:"ORG_BUDGET_RUNS" help:"calls of models that an organisation may make in a UTC day; 0 bounds nothing"`
 	OrgTokens        int64         `env:"ORG_BUDGET_TOKENS" help:"tokens that an organisation may use in a UTC day; 0 bounds nothing"`
 	OrgCost          int64         `env:"ORG_BUDGET_COST" help:"millionths of the currency that an organisation may spend in a UTC day; 0 bounds nothing"`
+	McpStdio         []string      `env:"MCP_STDIO" help:"commands that MCP servers of transport stdio may be, each by its whole path with all its arguments; none unless named" allowed:"comma-separated, such as /usr/local/bin/tools --read-only"`
 	MaskedPaths      []string      `env:"MASKED_PATHS" help:"fields of events that no model sees" allowed:"comma-separated, such as attributes.salary; * is any one name"`
 	MaskedKeys       []string      `env:"MASKED_KEYS" help:"names whose values no model sees, wherever they stand" allowed:"comma-separated parts of names"`
 }
@@ -60,6 +62,14 @@ func (c *Config) Validate() []config.Problem {
 	refuse(err != nil, "PROMPT_PRICES", "is no table of prices: want MODEL=INPUT/CACHED/OUTPUT, comma-separated")
 	_, err = prompting.NewMask(c.MaskedPaths, c.MaskedKeys)
 	refuse(err != nil, "MASKED_PATHS", "or MASKED_KEYS cannot be used: want names")
+	return out
+}
+
+// stdio are the commands that the operator allows.
+func (c *Config) stdio() (out [][]string) {
+	for _, command := range c.McpStdio {
+		out = append(out, strings.Fields(command))
+	}
 	return out
 }
 

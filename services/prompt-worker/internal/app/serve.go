@@ -51,6 +51,7 @@ type worker struct {
 	metrics *metrics
 
 	models   *models.Models
+	tools    *models.Tools
 	executor *runs.Executor
 	recorder *reviewing.Recorder
 	reviews  *review.Engine
@@ -85,6 +86,7 @@ func serve(ctx context.Context, c *Config, getenv func(string) string, log *slog
 		return err
 	}
 	defer w.models.Close()
+	defer w.tools.Close()
 	return w.run(ctx)
 }
 
@@ -111,7 +113,8 @@ func (w *worker) build() error {
 		return err
 	}
 	w.models = models.New(ring, guard, limit.New(limit.Options{Max: w.c.CallsAtOnce}), w.tracing.Provider())
-	w.executor = &runs.Executor{Models: w.models, Compiler: runs.NewCompiler(programs), Mask: mask, Prices: prices}
+	w.tools = models.NewTools(ring, guard, w.models.HTTP(), w.c.stdio(), w.log)
+	w.executor = &runs.Executor{Models: w.models, Tools: w.tools, Compiler: runs.NewCompiler(programs), Mask: mask, Prices: prices}
 	w.recorder = reviewing.NewRecorder(w.store, prices, w.log)
 	w.recorder.Observe = w.metrics.reviewed
 	hooks := reviewing.NewHooks(w.store, w.executor.Compiler)

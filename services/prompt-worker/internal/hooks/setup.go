@@ -10,6 +10,8 @@ type Setup struct {
 	Versions map[int]*Version
 	// Providers are those of Hook.Providers that are not archived, in order.
 	Providers []Provider
+	// Servers are those of Hook.Tools that are not archived.
+	Servers []Server
 }
 
 // Wanted are the numbers of the versions that Pick may give.

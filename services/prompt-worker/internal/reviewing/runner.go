@@ -27,16 +27,8 @@ func (r *Runner) Review(ctx context.Context, a review.Ask) (res prompting.Respon
 	if err != nil {
 		return res, runs.Failure(err)
 	}
-	request, err := runs.Ask(&s.Hook, s.Providers, a.Prompt, nil)
-	if err != nil {
-		return res, err
-	}
-	request.SchemaName, request.Schema = prompting.VerdictSchema()
-	worst, err := r.Executor.Worst(&s.Hook, s.Providers, request)
-	if err != nil {
-		return res, err
-	}
-	model, err := r.Executor.Models.Model(ctx, s)
+	name, schema := prompting.VerdictSchema()
+	asking, err := r.Executor.Ask(ctx, s, a.Prompt, name, schema)
 	if err != nil {
 		return res, err
 	}
@@ -45,7 +37,7 @@ func (r *Runner) Review(ctx context.Context, a review.Ask) (res prompting.Respon
 		return res, &prompting.ModelError{Cause: prompting.CauseUnavailable, Text: "no budget can be held now"}
 	}
 	attempt := prompting.Attempt{Run: id, No: 1}
-	refused, err := r.Store.Reserve(ctx, store.Reservation{Attempt: attempt, OrgID: a.OrgID, HookID: s.ID, Worst: worst, Limits: s.Budget,
+	refused, err := r.Store.Reserve(ctx, store.Reservation{Attempt: attempt, OrgID: a.OrgID, HookID: s.ID, Worst: asking.Worst, Limits: s.Budget,
 		Until: time.Now().Add(s.Timeout() + settleWithin)})
 	if err != nil {
 		return res, &prompting.ModelError{Cause: prompting.CauseUnavailable, Text: "no budget can be held now"}
@@ -53,20 +45,11 @@ func (r *Runner) Review(ctx context.Context, a review.Ask) (res prompting.Respon
 	if refused != "" {
 		return res, &prompting.ModelError{Cause: prompting.CauseBudget, Text: "the budget of the " + refused + " for this day does not cover the review"}
 	}
-	took := worst // also after a panic: nobody knows
+	took := asking.Worst // also after a panic: nobody knows
 	defer func() { r.Recorder.settle(store.Settlement{Attempt: attempt, Took: took}) }()
-	res, err = model.Complete(ctx, request)
-	if failure := runs.Failure(err); failure != nil {
-		if !failure.Unknown {
-			took = r.amount(request.Model, failure.Usage)
-		}
-		return res, failure
-	}
-	took = r.amount(request.Model, res.Usage)
-	return res, nil
-}
-
-func (r *Runner) amount(model string, u prompting.Usage) prompting.Amount {
-	cost, _ := r.Executor.Prices.Cost(model, u)
-	return prompting.Amount{Runs: 1, Tokens: u.Input + u.Cached + u.Output, Cost: cost}
+	answer, err := asking.Do(ctx)
+	took = answer.Took
+	res = answer.Response
+	res.Usage, res.From = answer.Usage, answer.From
+	return res, err
 }

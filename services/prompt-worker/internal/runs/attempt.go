@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
@@ -58,12 +59,12 @@ func (e *Engine) attempt(s *hooks.Setup, i *Item) *Outcome {
 		}
 		return ended(p.run, failure, i.Attempts)
 	}
-	if p.model == nil { // rules: nothing is asked, nothing is spent
+	if p.asking == nil { // rules: nothing is asked, nothing is spent
 		_, err := guarded(func() (*prompting.Amount, error) { return e.c.Executor.call(e.work, p, i.Event) })
 		return ended(p.run, Failure(err), i.Attempts)
 	}
 	until := time.Now().Add(p.timeout + e.c.Margin)
-	answer, err := e.begins.Do(e.work, Beginning{Item: i, Until: until, Worst: p.worst, Limits: s.Budget})
+	answer, err := e.begins.Do(e.work, Beginning{Item: i, Until: until, Worst: p.asking.Worst, Limits: s.Budget})
 	switch {
 	case err != nil:
 		e.c.Log.WarnContext(e.take, "a run cannot begin", slog.Any("error", err))
@@ -95,7 +96,7 @@ func (e *Engine) call(p *plan, i *Item) *Outcome {
 	took, err := guarded(func() (*prompting.Amount, error) { return e.c.Executor.call(e.work, p, i.Event) })
 	failure := Failure(err)
 	if took == nil { // a panic
-		took = &p.worst
+		took = &p.asking.Worst
 	}
 	o := ended(p.run, failure, i.Attempts+1)
 	o.Took = took
@@ -122,9 +123,11 @@ func ended(r *Run, failure *prompting.ModelError, attempt int) *Outcome {
 
 // persist keeps an outcome, if it takes the database as long as work goes on.
 func (e *Engine) persist(o *Outcome) (next time.Time) {
-	var kept bool
+	var k kept
 	save := func(ctx context.Context) (err error) {
-		kept, err = e.finishes.Do(ctx, *o)
+		if k, err = e.finishes.Do(ctx, *o); err == nil {
+			err = k.err
+		}
 		return err
 	}
 	err := e.retry(e.work, "what came of a run cannot be persisted", save)
@@ -136,7 +139,7 @@ func (e *Engine) persist(o *Outcome) (next time.Time) {
 	switch {
 	case err != nil:
 		return time.Now().Add(again)
-	case !kept:
+	case !k.ok:
 		e.c.Stats.Late.Add(1)
 		return time.Now().Add(again)
 	}
@@ -144,6 +147,33 @@ func (e *Engine) persist(o *Outcome) (next time.Time) {
 		e.c.Observe(o)
 	}
 	return o.RetryAt
+}
+
+// kept tells whether an outcome's row was still its attempt's.
+type kept struct {
+	ok  bool
+	err error
+}
+
+// finish keeps outcomes together or, when the database refuses them, each alone: one that cannot be kept must not keep the
+// others back.
+func (e *Engine) finish(ctx context.Context, list []Outcome) ([]kept, error) {
+	out := make([]kept, len(list))
+	oks, err := e.c.Queue.Finish(ctx, list)
+	if err != nil && (len(list) == 1 || errs.KindOf(err) == errs.Unavailable || ctx.Err() != nil) {
+		return nil, err
+	}
+	for i := range list {
+		if err == nil {
+			out[i].ok = oks[i]
+			continue
+		}
+		alone, err := e.c.Queue.Finish(ctx, list[i:i+1])
+		if out[i].err = err; err == nil {
+			out[i].ok = alone[0]
+		}
+	}
+	return out, nil
 }
 
 // guarded makes a panic that one run's failure.

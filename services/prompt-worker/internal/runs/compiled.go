@@ -1,8 +1,6 @@
 package runs
 
 import (
-	"encoding/json"
-	"fmt"
 	"sync"
 
 	"github.com/sametick/sametick/pkg/condition"
@@ -72,21 +70,4 @@ func (c *Compiler) Output(h *hooks.Hook) (*prompting.Output, error) {
 	return remembered(c, c.outputs, [2]int64{h.ID, h.Version}, func() (*prompting.Output, error) {
 		return prompting.CompileOutput(h.OutputSchema)
 	})
-}
-
-// Parameters are what a hook may set of a model.
-type Parameters struct {
-	MaxTokens   int      `json:"max_tokens"`
-	Temperature *float64 `json:"temperature"`
-}
-
-// ParseParameters reads those of a hook.
-func ParseParameters(text json.RawMessage) (p Parameters, err error) {
-	if len(text) == 0 {
-		return p, nil
-	}
-	if err := json.Unmarshal(text, &p); err != nil || p.MaxTokens < 0 {
-		return Parameters{}, fmt.Errorf("parameters are an object with max_tokens and temperature")
-	}
-	return p, nil
 }

@@ -123,7 +123,7 @@ const (
 type Engine struct {
 	c        Config
 	begins   *group[Beginning, Answer]
-	finishes *group[Outcome, bool]
+	finishes *group[Outcome, kept]
 	inbox    chan func()
 	ended    chan struct{}
 
@@ -143,11 +143,12 @@ func New(c Config) *Engine {
 	if c.Margin <= 0 {
 		c.Margin = margin
 	}
-	return &Engine{
+	e := &Engine{
 		c: c, inbox: make(chan func(), 256), ended: make(chan struct{}), shards: map[int]*shard{}, orgs: map[int64]*org{},
-		begins:   &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch},
-		finishes: &group[Outcome, bool]{do: c.Queue.Finish, most: maxBatch},
+		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch},
 	}
+	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch}
+	return e
 }
 
 // post leaves a function for the engine's goroutine. After Run it does nothing.

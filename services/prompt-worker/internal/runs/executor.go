@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/sametick/sametick/pkg/condition"
@@ -19,6 +18,13 @@ type Models interface {
 	Model(ctx context.Context, s *hooks.Setup) (prompting.Model, error)
 }
 
+// Tools are those that hooks grant. Safe for concurrent use.
+type Tools interface {
+	prompting.Toolbox
+	// Granted gives a hook's, as their servers describe them. It errs with a *prompting.ModelError.
+	Granted(ctx context.Context, s *hooks.Setup) ([]prompting.Granted, error)
+}
+
 // Prices tell what tokens cost, in millionths; false for a model without a price.
 type Prices interface {
 	Cost(model string, u prompting.Usage) (int64, bool)
@@ -26,7 +32,9 @@ type Prices interface {
 
 // Executor makes one attempt of a run. Safe for concurrent use.
 type Executor struct {
-	Models   Models
+	Models Models
+	// Tools is nil where no hook has any.
+	Tools    Tools
 	Compiler *Compiler
 	// Mask hides fields from templates; nil hides none.
 	Mask   *prompting.Mask
@@ -36,12 +44,10 @@ type Executor struct {
 // plan is an attempt that is ready to be made.
 type plan struct {
 	run     *Run
-	model   prompting.Model // nil for rules
-	request prompting.Request
+	asking  *Asking // nil for rules
 	output  *prompting.Output
 	rules   *prompting.Rules
 	timeout time.Duration
-	worst   prompting.Amount
 }
 
 // newRun begins the record of an item's run.
@@ -81,14 +87,13 @@ func (x *Executor) prepare(ctx context.Context, s *hooks.Setup, i *Item) (*plan,
 	if p.output, err = x.Compiler.Output(&s.Hook); err != nil {
 		return p, &prompting.ModelError{Cause: prompting.CauseBadRequest, Text: err.Error()}
 	}
-	if p.request, err = Ask(&s.Hook, s.Providers, prompt, p.output); err != nil {
-		return p, err
+	name, schema := "", json.RawMessage(nil)
+	if p.output != nil {
+		name, schema = "output", p.output.Schema()
 	}
-	if p.model, err = x.Models.Model(ctx, s); err != nil {
-		return p, err
+	if p.asking, err = x.Ask(ctx, s, prompt, name, schema); err == nil {
+		p.run.ProviderID, p.run.Model = p.asking.first.ProviderID, p.asking.first.Model
 	}
-	p.run.ProviderID, p.run.Model = s.Providers[0].ID, p.request.Model
-	p.worst, err = x.Worst(&s.Hook, s.Providers, p.request)
 	return p, err
 }
 
@@ -109,25 +114,6 @@ func (x *Executor) render(ctx context.Context, s *hooks.Setup, r *Run, subject *
 	return prompt, err
 }
 
-// Ask makes the request of a prompt; an output of nil asks for text.
-func Ask(h *hooks.Hook, providers []hooks.Provider, p prompting.Prompt, output *prompting.Output) (r prompting.Request, err error) {
-	if len(providers) == 0 {
-		return r, &prompting.ModelError{Cause: prompting.CauseUnavailable, Text: "the hook's providers are archived"}
-	}
-	parameters, err := ParseParameters(h.Parameters)
-	if err != nil {
-		return r, &prompting.ModelError{Cause: prompting.CauseBadRequest, Text: err.Error()}
-	}
-	r = prompting.Request{
-		Model: ModelOf(h, &providers[0]), System: p.System, Turns: []prompting.Turn{{Role: prompting.RoleUser, Text: strings.Join(p.User, "\n\n")}},
-		MaxTokens: parameters.MaxTokens, Temperature: parameters.Temperature,
-	}
-	if output != nil {
-		r.Schema, r.SchemaName = output.Schema(), "output"
-	}
-	return r, nil
-}
-
 // ModelOf names the model that a hook asks at a provider.
 func ModelOf(h *hooks.Hook, p *hooks.Provider) string {
 	if h.Model != "" && p.ID == h.ProviderID {
@@ -136,28 +122,13 @@ func ModelOf(h *hooks.Hook, p *hooks.Provider) string {
 	return p.DefaultModel
 }
 
-// Worst is the most that a request can take at any of the providers: only one of them answers, and one is asked after
-// another only when that has taken nothing. It errs when a budget of cost cannot bound a model, which has no price.
-func (x *Executor) Worst(h *hooks.Hook, providers []hooks.Provider, r prompting.Request) (prompting.Amount, error) {
-	usage := r.WorstCase()
-	worst := prompting.Amount{Runs: 1, Tokens: usage.Input + usage.Output}
-	for i := range providers {
-		cost, known := x.Prices.Cost(ModelOf(h, &providers[i]), usage)
-		if !known && h.Budget.Cost != nil {
-			return worst, &prompting.ModelError{Cause: prompting.CauseBudget, Text: "the hook has a budget of cost, and its model has no price"}
-		}
-		worst.Cost = max(worst.Cost, cost)
-	}
-	return worst, nil
-}
-
 // call makes the attempt. Its error is a *prompting.ModelError; took is what it cost, the worst case when nobody knows.
 func (x *Executor) call(ctx context.Context, p *plan, event []byte) (took *prompting.Amount, err error) {
 	ctx, cancel := context.WithTimeout(telemetry.WithTraceparent(ctx, p.run.Traceparent), p.timeout)
 	defer cancel()
 	start := time.Now()
 	defer func() { p.run.Latency = time.Since(start) }()
-	if p.model == nil {
+	if p.asking == nil {
 		e, err := condition.NewWrite(event)
 		if err != nil {
 			return nil, &prompting.ModelError{Cause: prompting.CauseCondition, Text: err.Error()}
@@ -165,19 +136,13 @@ func (x *Executor) call(ctx context.Context, p *plan, event []byte) (took *promp
 		p.run.Output, err = p.rules.Outputs(ctx, e)
 		return nil, err
 	}
-	res, err := p.model.Complete(ctx, p.request)
-	if failure := Failure(err); failure != nil {
-		x.spend(p.run, failure.Usage)
-		if failure.Unknown {
-			return &p.worst, failure
-		}
-		return x.took(p.run), failure
+	answer, err := p.asking.Do(ctx)
+	p.run.ToolCalls, p.run.Usage, p.run.Cost = answer.Calls, answer.Usage, answer.Took.Cost
+	p.run.ProviderID, p.run.Model = answer.From.ProviderID, answer.From.Model
+	if err != nil {
+		return &answer.Took, err
 	}
-	if res.From.Model != "" {
-		p.run.ProviderID, p.run.Model = res.From.ProviderID, res.From.Model
-	}
-	x.spend(p.run, res.Usage)
-	return x.took(p.run), p.take(res)
+	return &answer.Took, p.take(answer.Response)
 }
 
 // take reads the answer, whatever the provider promised.
@@ -195,15 +160,6 @@ func (p *plan) take(res prompting.Response) error {
 	}
 	p.run.Output = res.JSON
 	return nil
-}
-
-func (x *Executor) spend(r *Run, u prompting.Usage) {
-	r.Usage = u
-	r.Cost, _ = x.Prices.Cost(r.Model, u)
-}
-
-func (x *Executor) took(r *Run) *prompting.Amount {
-	return &prompting.Amount{Runs: 1, Tokens: r.Usage.Input + r.Usage.Cached + r.Usage.Output, Cost: r.Cost}
 }
 
 // Failure makes every error of a call one with a cause; nil stays nil. What ended with its context may have been

@@ -102,6 +102,13 @@ func setupOf(ctx context.Context, tx pgx.Tx, h *hooks.Hook) (*hooks.Setup, error
 	for _, v := range versions {
 		s.Versions[v.Number] = v
 	}
-	s.Providers, err = many(ctx, tx, readProvider, providersByID, h.OrgID, h.Providers())
+	if s.Providers, err = many(ctx, tx, readProvider, providersByID, h.OrgID, h.Providers()); err != nil || len(h.Tools) == 0 {
+		return s, err
+	}
+	var ids []int64
+	for _, grant := range h.Tools {
+		ids = append(ids, grant.ServerID)
+	}
+	s.Servers, err = many(ctx, tx, readServer, serversByID, h.OrgID, ids)
 	return s, err
 }

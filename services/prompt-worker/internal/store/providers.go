@@ -20,6 +20,7 @@ const (
 
 	serverColumns = `SELECT m.org_id, m.id, m.name, m.transport, m.url, m.command, m.headers_sealed, m.created_at, m.archived_at`
 	serverByID    = serverColumns + ` FROM sametick.mcp_servers m WHERE m.org_id = $1 AND m.id = $2`
+	serversByID   = serverColumns + ` FROM sametick.mcp_servers m WHERE m.org_id = $1 AND m.id = ANY($2) AND m.archived_at IS NULL`
 	insertServer  = `INSERT INTO sametick.mcp_servers (org_id, id, name, transport, url, command, headers_sealed) VALUES ($1, $2, $3, $4, $5, $6, $7)`
 	archiveServer = `UPDATE sametick.mcp_servers SET archived_at = date_trunc('milliseconds', now()) WHERE org_id = $1 AND id = $2`
 )

@@ -2,14 +2,11 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sametick/sametick/pkg/outbox"
-	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 	"github.com/sametick/sametick/services/prompt-worker/internal/runs"
 )
@@ -209,50 +206,4 @@ func moveItems(ctx context.Context, tx pgx.Tx, list []runs.Outcome) (map[int64]b
 		changed[id] = true
 	}
 	return changed, err
-}
-
-// maxEventOutput bounds the output that the event of a run shows, in bytes; the run has it whole.
-const maxEventOutput = 16 << 10
-
-// recordRuns records the events of runs that have ended.
-func recordRuns(ctx context.Context, tx pgx.Tx, list []*runs.Run) error {
-	if len(list) == 0 {
-		return nil
-	}
-	b := &pgx.Batch{}
-	for _, r := range list {
-		action, outcome := "completed", ""
-		if r.Status != runs.Completed {
-			action, outcome = "failed", "failed"
-		}
-		extra, err := json.Marshal(eventOf(r))
-		if err != nil {
-			return err
-		}
-		args, err := outbox.Args(outbox.Context{Traceparent: r.Traceparent, Outcome: outcome}, outbox.Event{OrgID: r.OrgID,
-			AggregateType: hooks.TypeRun, AggregateID: r.ID, Action: action, RecordName: r.HookName, Extra: extra})
-		if err != nil {
-			return err
-		}
-		b.Queue(outbox.Statement, args...)
-	}
-	return tx.SendBatch(ctx, b).Close()
-}
-
-type runEvent struct {
-	HookID    int64           `json:"hook_id"`
-	RunID     int64           `json:"run_id"`
-	EventID   int64           `json:"trigger_event_id"`
-	EventType string          `json:"trigger_event_type"`
-	Output    json.RawMessage `json:"output,omitempty"`
-	Cause     string          `json:"cause,omitempty"`
-	Causation hooks.Causation `json:"causation"`
-}
-
-func eventOf(r *runs.Run) runEvent {
-	e := runEvent{HookID: r.HookID, RunID: r.ID, EventID: r.EventID, EventType: r.EventType, Cause: r.Cause, Causation: r.Causation.Then(r.EventID, r.HookID)}
-	if len(r.Output) <= maxEventOutput {
-		e.Output = r.Output
-	}
-	return e
 }

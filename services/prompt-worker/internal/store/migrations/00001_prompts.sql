@@ -129,9 +129,10 @@ CREATE TABLE sametick.prompt_runs (
   template_version    integer NOT NULL DEFAULT 0,
   provider_id         bigint NOT NULL DEFAULT 0,
   model               text NOT NULL DEFAULT '',
-  input               jsonb,
-  output              jsonb,
-  tool_calls          jsonb,
+  -- json, which takes what models write, where jsonb refuses some of it.
+  input               json,
+  output              json,
+  tool_calls          json,
   input_tokens        bigint NOT NULL DEFAULT 0,
   cached_tokens       bigint NOT NULL DEFAULT 0,
   output_tokens       bigint NOT NULL DEFAULT 0,
