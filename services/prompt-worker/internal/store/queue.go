@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,10 +19,10 @@ WITH RECURSIVE w AS (
   SELECT n.* FROM w, LATERAL (SELECT q.hook_id, q.org_id, q.due_at FROM sametick.prompt_queue q
     WHERE q.shard = $1 AND q.hook_id > w.hook_id ORDER BY q.hook_id, q.due_at LIMIT 1) n)
 SELECT org_id, hook_id, due_at FROM w`
-	dueItems = `
-SELECT id, org_id, shard::int, hook_id, event_id, event, event_type, aggregate_type, aggregate_id, attempts::int, unknown::int, calling, due_at, created_at, cause, error, trace_context
-  FROM sametick.prompt_queue WHERE shard = $1 AND hook_id = $2 AND due_at <= clock_timestamp() AND id <> ALL($3) ORDER BY due_at, id LIMIT $4`
-	nextDue = `SELECT min(due_at) FROM sametick.prompt_queue WHERE shard = $1 AND hook_id = $2 AND id <> ALL($3)`
+	// firstItems has one more than may be worked at: it says when there is more to do.
+	firstItems = `
+SELECT due_at <= clock_timestamp(), id, org_id, shard::int, hook_id, event_id, event, event_type, aggregate_type, aggregate_id, attempts::int, unknown::int, calling, due_at, created_at, cause, error, trace_context
+  FROM sametick.prompt_queue WHERE shard = $1 AND hook_id = $2 AND id <> ALL($3) ORDER BY due_at, id LIMIT $4`
 
 	// claimable locks the rows that are still as they were read; a row that another worker has at hand is skipped.
 	claimable = `
@@ -39,6 +38,10 @@ UPDATE sametick.prompt_queue q SET due_at = u.due, calling = false, unknown = q.
 	endItems = `
 DELETE FROM sametick.prompt_queue q USING unnest($1::bigint[], $2::smallint[]) u(id, attempt) WHERE q.id = u.id AND q.attempts = u.attempt RETURNING q.id`
 )
+
+// inOrder keeps the planner to the index of due_at: a queue grows and empties faster than its statistics follow, and who
+// thinks that little waits fetches and sorts all of it for each window.
+const inOrder = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)`
 
 // Waiting implements runs.Queue.
 func (s *Store) Waiting(ctx context.Context, shard int) (list []runs.Waiting, err error) {
@@ -57,26 +60,23 @@ func (s *Store) Waiting(ctx context.Context, shard int) (list []runs.Waiting, er
 func (s *Store) Load(ctx context.Context, w runs.Want) (got runs.Window, err error) {
 	err = s.worker(ctx, func(tx pgx.Tx) (err error) {
 		got = runs.Window{}
-		except := slices.Clone(w.Except)
+		if _, err := tx.Exec(ctx, inOrder); err != nil {
+			return err
+		}
+		except := w.Except
 		if except == nil {
 			except = []int64{}
 		}
-		rows, err := tx.Query(ctx, dueItems, w.Shard, w.HookID, except, w.Limit)
+		found, err := many(ctx, tx, readItem, firstItems, w.Shard, w.HookID, except, w.Limit+1)
 		if err != nil {
 			return err
 		}
-		if got.Items, err = pgx.CollectRows(rows, readItem); err != nil {
-			return err
-		}
-		for _, i := range got.Items {
-			except = append(except, i.ID)
-		}
-		var next *time.Time
-		if err := tx.QueryRow(ctx, nextDue, w.Shard, w.HookID, except).Scan(&next); err != nil {
-			return err
-		}
-		if next != nil {
-			got.Next = *next
+		for n, f := range found {
+			if !f.due || n == w.Limit {
+				got.Next = f.Due
+				break
+			}
+			got.Items = append(got.Items, f.Item)
 		}
 		if len(got.Items) > 0 {
 			got.Setup, err = loadSetup(ctx, tx, w.OrgID, w.HookID)
@@ -86,9 +86,14 @@ func (s *Store) Load(ctx context.Context, w runs.Want) (got runs.Window, err err
 	return got, err
 }
 
-func readItem(row pgx.CollectableRow) (*runs.Item, error) {
-	i := &runs.Item{}
-	err := row.Scan(&i.ID, &i.OrgID, &i.Shard, &i.HookID, &i.EventID, &i.Event, &i.EventType, &i.AggregateType, &i.AggregateID, &i.Attempts,
+type foundItem struct {
+	*runs.Item
+	due bool
+}
+
+func readItem(row pgx.CollectableRow) (foundItem, error) {
+	i := foundItem{Item: &runs.Item{}}
+	err := row.Scan(&i.due, &i.ID, &i.OrgID, &i.Shard, &i.HookID, &i.EventID, &i.Event, &i.EventType, &i.AggregateType, &i.AggregateID, &i.Attempts,
 		&i.Unknown, &i.Calling, &i.Due, &i.CreatedAt, &i.Cause, &i.Error, &i.Traceparent)
 	return i, err
 }
@@ -166,13 +171,13 @@ func (s *Store) Finish(ctx context.Context, list []runs.Outcome) (kept []bool, e
 				final = append(final, o.Run)
 			}
 		}
-		if err := settleAll(ctx, tx, settled); err != nil {
-			return err
-		}
 		if err := insertRuns(ctx, tx, final); err != nil {
 			return err
 		}
-		return recordRuns(ctx, tx, final)
+		if err := recordRuns(ctx, tx, final); err != nil {
+			return err
+		}
+		return settleAll(ctx, tx, settled) // last: its rows are those that every attempt of the organisation wants
 	})
 	return kept, err
 }
