@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sametick/sametick/pkg/condition"
+	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/pkg/lifecycle"
 	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/pkg/redisconn"
@@ -23,6 +25,7 @@ import (
 	"github.com/sametick/sametick/services/prompt-worker/internal/feed"
 	"github.com/sametick/sametick/services/prompt-worker/internal/grpcapi"
 	"github.com/sametick/sametick/services/prompt-worker/internal/limit"
+	"github.com/sametick/sametick/services/prompt-worker/internal/managing"
 	"github.com/sametick/sametick/services/prompt-worker/internal/models"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 	"github.com/sametick/sametick/services/prompt-worker/internal/review"
@@ -55,6 +58,7 @@ type worker struct {
 	executor *runs.Executor
 	recorder *reviewing.Recorder
 	reviews  *review.Engine
+	prompts  *managing.Service
 	engine   *runs.Engine
 	relay    *grpc.ClientConn
 	redis    *stream.Redis
@@ -125,7 +129,21 @@ func (w *worker) build() error {
 		Observe: w.metrics.finished, Log: w.log, Stats: &w.metrics.runs,
 	})
 	w.metrics.dropped(w.reg, &w.recorder.Dropped)
+	w.prompts = &managing.Service{
+		Store: w.store, Ring: ring, Conditions: programs, CheckURL: guard.CheckURL, CheckCommand: w.checkCommand, Tools: w.tools, Executor: w.executor,
+		Reviews: &reviewing.Trier{Store: w.store, Executor: w.executor, Recorder: w.recorder, Mask: mask},
+	}
 	return nil
+}
+
+// errCommand is of a command that the operator has not named.
+var errCommand = errors.New("the operator does not allow this command")
+
+func (w *worker) checkCommand(command []string) error {
+	if slices.ContainsFunc(w.c.stdio(), func(allowed []string) bool { return slices.Equal(allowed, command) }) {
+		return nil
+	}
+	return errCommand
 }
 
 func (w *worker) consumer() *stream.Consumer {
@@ -140,8 +158,11 @@ func (w *worker) consumer() *stream.Consumer {
 func (w *worker) run(ctx context.Context) error {
 	ready := &telemetry.Readiness{}
 	ready.Add("schema", w.store.CheckSchema)
-	unary, streams := rpc.InternalAuth(w.c.InternalToken.Reveal())
-	api := &grpcapi.Review{Reviewer: w.reviews}
+	_, streams := rpc.InternalAuth(w.c.InternalToken.Reveal())
+	register := func(r grpc.ServiceRegistrar) {
+		(&grpcapi.Review{Reviewer: w.reviews}).Register(r)
+		(&grpcapi.Prompts{Service: w.prompts}).Register(r)
+	}
 	return lifecycle.Run(ctx, lifecycle.Options{Grace: w.c.ShutdownGrace, DrainDelay: w.c.DrainDelay, NotReady: ready.Draining, Ready: ready.Ready},
 		telemetry.NewOps(w.c.OpsAddr, w.reg, ready, w.log),
 		lifecycle.NewLoop("upkeep", w.upkeep),
@@ -150,7 +171,8 @@ func (w *worker) run(ctx context.Context) error {
 		lifecycle.Closer(w.reviews.Close),
 		rpc.NewServer(rpc.ServerOptions{
 			Addr: w.c.GRPCAddr, Log: w.log, Registry: w.reg, Tracer: w.tracing.Provider(), MaxRecvBytes: maxReview,
-			Unary: []grpc.UnaryServerInterceptor{unary}, Stream: []grpc.StreamServerInterceptor{streams}, Register: api.Register,
+			Unary:  grpcapi.Unary(w.c.InternalToken.Reveal(), idempotency.NewClaims(w.pool, nil)),
+			Stream: []grpc.StreamServerInterceptor{streams}, Register: register,
 		}),
 		lifecycle.NewLoop("runs", w.engine.Run),
 		lifecycle.NewLoop("feed", w.consumer().Run),

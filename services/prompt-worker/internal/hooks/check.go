@@ -65,8 +65,29 @@ func (f *faults) patterns(s *Settings) {
 		_, ok := event.ParsePattern(text)
 		field := fmt.Sprintf("event_types[%d]", i)
 		f.add(!ok, field, "INVALID_FORMAT", "such as task.pre_create, task.*, *.post_update")
-		_, action, _ := strings.Cut(text, ".")
-		f.add(ok && s.Mode == ModeReview && text != "*" && action != "*" && !strings.HasPrefix(action, "pre_"), field, "NOT_ALLOWED", "a review is of pre_* events")
+		f.add(slices.Contains(s.EventTypes[:i], text), field, "DUPLICATE", "each once")
+		if aggregate, action, _ := strings.Cut(text, "."); ok && s.Mode == ModeReview {
+			f.add(!slices.Contains(reviewed(), action), field, "NOT_REVIEWED", "what can be stopped, such as task.pre_create or *.pre_update: one of "+strings.Join(reviewed(), ", "))
+			why := unreviewed(aggregate)
+			f.add(why != "", field, "NOT_REVIEWED", "no "+aggregate+": "+why)
+		}
+	}
+}
+
+// reviewed are the actions that api-gateway asks about.
+func reviewed() []string {
+	return []string{event.Pre(event.Create), event.Pre(event.Update), event.Pre(event.Archive), event.Pre(event.Export)}
+}
+
+// unreviewed tells why no review hook is asked about a type; empty for one that is reviewed.
+func unreviewed(aggregateType string) string {
+	switch aggregateType {
+	case "user", "role", "organization", "api_key", "webhook_endpoint":
+		return "who may do what, and where it is sent, is not for hooks to stop: one could lock everybody out"
+	case TypeTemplate, TypeHook, TypeProvider, TypeServer, TypeRun:
+		return "a bad hook must always be removable"
+	default:
+		return ""
 	}
 }
 

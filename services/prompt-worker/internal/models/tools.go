@@ -66,6 +66,15 @@ func (t *Tools) Granted(ctx context.Context, s *hooks.Setup) (out []prompting.Gr
 	return out, nil
 }
 
+// Offered gives what a server offers, registering it if need be.
+func (t *Tools) Offered(ctx context.Context, m *hooks.Server) ([]prompting.Tool, error) {
+	ref := prompting.ServerRef{OrgID: m.OrgID, ID: m.ID}
+	if err := t.connect(ref, m); err != nil {
+		return nil, err
+	}
+	return t.Servers.Tools(ctx, ref)
+}
+
 // connect registers a server that is not, and lets go of those that nobody uses.
 func (t *Tools) connect(ref prompting.ServerRef, m *hooks.Server) error {
 	t.mu.Lock()

@@ -51,7 +51,7 @@ func (s *Store) RunIDs(ctx context.Context, n int) ([]int64, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
 
-// SaveRuns keeps finished runs that never waited: of dry runs and backtests. Each is kept once, however often it is told.
+// SaveRuns keeps finished runs that never waited. Each is kept once, however often it is told.
 func (s *Store) SaveRuns(ctx context.Context, list []*runs.Run) error {
 	return s.worker(ctx, func(tx pgx.Tx) error { return insertRuns(ctx, tx, list) })
 }

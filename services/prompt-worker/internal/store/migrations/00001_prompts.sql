@@ -304,6 +304,10 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- Dry runs and previews are of a past event: of the one organisation that asks.
+GRANT SELECT ON sametick.events TO sametick_prompt;
+CREATE POLICY prompt ON sametick.events FOR SELECT TO sametick_prompt USING (org_id = sametick.current_org());
+
 SELECT sametick.ensure_prompt_run_partitions();
 RESET ROLE;
 GRANT SELECT ON sametick.schema_prompt TO sametick_prompt;

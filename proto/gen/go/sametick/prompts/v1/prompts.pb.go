@@ -1179,8 +1179,9 @@ type Provider struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// "rules", "openai" (chat completions, also of vLLM, Ollama, llama.cpp) or "anthropic".
-	Kind         string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// "openai" (chat completions, also of vLLM, Ollama, llama.cpp) or "anthropic". Rules need no provider.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Empty for the vendor's own.
 	BaseUrl      string `protobuf:"bytes,4,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
 	DefaultModel string `protobuf:"bytes,5,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
 	// The last four characters of the key; empty without one.
@@ -1528,11 +1529,12 @@ func (x *ListProvidersResponse) GetTotal() int64 {
 }
 
 type UpdateProviderRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	BaseUrl       string                 `protobuf:"bytes,3,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
-	DefaultModel  string                 `protobuf:"bytes,4,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	BaseUrl      string                 `protobuf:"bytes,3,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
+	DefaultModel string                 `protobuf:"bytes,4,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
+	// An empty one goes. A base_url of another origin needs the key anew: the old one is not sent there.
 	Key           string                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
 	Concurrency   int32                  `protobuf:"varint,6,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	Version       *int64                 `protobuf:"varint,7,opt,name=version,proto3,oneof" json:"version,omitempty"`
@@ -2382,9 +2384,9 @@ type Hook struct {
 	Tools        []*ToolGrant `protobuf:"bytes,17,rep,name=tools,proto3" json:"tools,omitempty"`
 	// In milliseconds; 0 means the default.
 	TimeoutMs int32 `protobuf:"varint,18,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	// "fail_open" or "fail_closed".
+	// "fail_open" or "fail_closed" (the default): what a failing review means for the write.
 	FailurePolicy string `protobuf:"bytes,19,opt,name=failure_policy,json=failurePolicy,proto3" json:"failure_policy,omitempty"`
-	// "shadow", "warn" or "enforce".
+	// "shadow", "warn" or "enforce" (the default): what a reject means for the write.
 	Enforcement   string                 `protobuf:"bytes,20,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	Budget        *Budget                `protobuf:"bytes,21,opt,name=budget,proto3" json:"budget,omitempty"`
 	Enabled       bool                   `protobuf:"varint,22,opt,name=enabled,proto3" json:"enabled,omitempty"`
@@ -2608,9 +2610,31 @@ func (x *Hook) GetArchivedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// CreateHookRequest has a hook's fields.
 type CreateHookRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hook          *Hook                  `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Name                string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mode                string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	EventTypes          []string               `protobuf:"bytes,3,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	Condition           string                 `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	Rules               []*Rule                `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
+	TemplateId          int64                  `protobuf:"varint,6,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	TemplateVersion     int32                  `protobuf:"varint,7,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
+	TemplateLabel       string                 `protobuf:"bytes,8,opt,name=template_label,json=templateLabel,proto3" json:"template_label,omitempty"`
+	CandidateVersion    int32                  `protobuf:"varint,9,opt,name=candidate_version,json=candidateVersion,proto3" json:"candidate_version,omitempty"`
+	CandidatePercentage int32                  `protobuf:"varint,10,opt,name=candidate_percentage,json=candidatePercentage,proto3" json:"candidate_percentage,omitempty"`
+	ProviderId          int64                  `protobuf:"varint,11,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	FallbackProviderIds []int64                `protobuf:"varint,12,rep,packed,name=fallback_provider_ids,json=fallbackProviderIds,proto3" json:"fallback_provider_ids,omitempty"`
+	Model               string                 `protobuf:"bytes,13,opt,name=model,proto3" json:"model,omitempty"`
+	Parameters          *v1.Json               `protobuf:"bytes,14,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	OutputSchema        *v1.Json               `protobuf:"bytes,15,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	Tools               []*ToolGrant           `protobuf:"bytes,16,rep,name=tools,proto3" json:"tools,omitempty"`
+	TimeoutMs           int32                  `protobuf:"varint,17,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	FailurePolicy       string                 `protobuf:"bytes,18,opt,name=failure_policy,json=failurePolicy,proto3" json:"failure_policy,omitempty"`
+	Enforcement         string                 `protobuf:"bytes,19,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	Budget              *Budget                `protobuf:"bytes,20,opt,name=budget,proto3" json:"budget,omitempty"`
+	// True unless said otherwise.
+	Enabled       *bool `protobuf:"varint,21,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2645,11 +2669,151 @@ func (*CreateHookRequest) Descriptor() ([]byte, []int) {
 	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{39}
 }
 
-func (x *CreateHookRequest) GetHook() *Hook {
+func (x *CreateHookRequest) GetName() string {
 	if x != nil {
-		return x.Hook
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetEventTypes() []string {
+	if x != nil {
+		return x.EventTypes
 	}
 	return nil
+}
+
+func (x *CreateHookRequest) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetTemplateId() int64 {
+	if x != nil {
+		return x.TemplateId
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetTemplateVersion() int32 {
+	if x != nil {
+		return x.TemplateVersion
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetTemplateLabel() string {
+	if x != nil {
+		return x.TemplateLabel
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetCandidateVersion() int32 {
+	if x != nil {
+		return x.CandidateVersion
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetCandidatePercentage() int32 {
+	if x != nil {
+		return x.CandidatePercentage
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetProviderId() int64 {
+	if x != nil {
+		return x.ProviderId
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetFallbackProviderIds() []int64 {
+	if x != nil {
+		return x.FallbackProviderIds
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetParameters() *v1.Json {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetOutputSchema() *v1.Json {
+	if x != nil {
+		return x.OutputSchema
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetTools() []*ToolGrant {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *CreateHookRequest) GetFailurePolicy() string {
+	if x != nil {
+		return x.FailurePolicy
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetEnforcement() string {
+	if x != nil {
+		return x.Enforcement
+	}
+	return ""
+}
+
+func (x *CreateHookRequest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *CreateHookRequest) GetEnabled() bool {
+	if x != nil && x.Enabled != nil {
+		return *x.Enabled
+	}
+	return false
 }
 
 type GetHookRequest struct {
@@ -2816,14 +2980,34 @@ func (x *ListHooksResponse) GetNextCursor() string {
 	return ""
 }
 
+// UpdateHookRequest has the fields of a hook that change, all but its mode.
 type UpdateHookRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Hook          *Hook                  `protobuf:"bytes,2,opt,name=hook,proto3" json:"hook,omitempty"`
-	Version       *int64                 `protobuf:"varint,3,opt,name=version,proto3,oneof" json:"version,omitempty"`
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Id                  int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name                string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	EventTypes          []string               `protobuf:"bytes,3,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	Condition           string                 `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	Rules               []*Rule                `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
+	TemplateId          int64                  `protobuf:"varint,6,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	TemplateVersion     int32                  `protobuf:"varint,7,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
+	TemplateLabel       string                 `protobuf:"bytes,8,opt,name=template_label,json=templateLabel,proto3" json:"template_label,omitempty"`
+	CandidateVersion    int32                  `protobuf:"varint,9,opt,name=candidate_version,json=candidateVersion,proto3" json:"candidate_version,omitempty"`
+	CandidatePercentage int32                  `protobuf:"varint,10,opt,name=candidate_percentage,json=candidatePercentage,proto3" json:"candidate_percentage,omitempty"`
+	ProviderId          int64                  `protobuf:"varint,11,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	FallbackProviderIds []int64                `protobuf:"varint,12,rep,packed,name=fallback_provider_ids,json=fallbackProviderIds,proto3" json:"fallback_provider_ids,omitempty"`
+	Model               string                 `protobuf:"bytes,13,opt,name=model,proto3" json:"model,omitempty"`
+	Parameters          *v1.Json               `protobuf:"bytes,14,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	OutputSchema        *v1.Json               `protobuf:"bytes,15,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	Tools               []*ToolGrant           `protobuf:"bytes,16,rep,name=tools,proto3" json:"tools,omitempty"`
+	TimeoutMs           int32                  `protobuf:"varint,17,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	FailurePolicy       string                 `protobuf:"bytes,18,opt,name=failure_policy,json=failurePolicy,proto3" json:"failure_policy,omitempty"`
+	Enforcement         string                 `protobuf:"bytes,19,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	Budget              *Budget                `protobuf:"bytes,20,opt,name=budget,proto3" json:"budget,omitempty"`
+	Enabled             *bool                  `protobuf:"varint,21,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
+	Version             *int64                 `protobuf:"varint,22,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	UpdateMask          *fieldmaskpb.FieldMask `protobuf:"bytes,23,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *UpdateHookRequest) Reset() {
@@ -2863,11 +3047,144 @@ func (x *UpdateHookRequest) GetId() int64 {
 	return 0
 }
 
-func (x *UpdateHookRequest) GetHook() *Hook {
+func (x *UpdateHookRequest) GetName() string {
 	if x != nil {
-		return x.Hook
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetEventTypes() []string {
+	if x != nil {
+		return x.EventTypes
 	}
 	return nil
+}
+
+func (x *UpdateHookRequest) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetTemplateId() int64 {
+	if x != nil {
+		return x.TemplateId
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetTemplateVersion() int32 {
+	if x != nil {
+		return x.TemplateVersion
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetTemplateLabel() string {
+	if x != nil {
+		return x.TemplateLabel
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetCandidateVersion() int32 {
+	if x != nil {
+		return x.CandidateVersion
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetCandidatePercentage() int32 {
+	if x != nil {
+		return x.CandidatePercentage
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetProviderId() int64 {
+	if x != nil {
+		return x.ProviderId
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetFallbackProviderIds() []int64 {
+	if x != nil {
+		return x.FallbackProviderIds
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetParameters() *v1.Json {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetOutputSchema() *v1.Json {
+	if x != nil {
+		return x.OutputSchema
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetTools() []*ToolGrant {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *UpdateHookRequest) GetFailurePolicy() string {
+	if x != nil {
+		return x.FailurePolicy
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetEnforcement() string {
+	if x != nil {
+		return x.Enforcement
+	}
+	return ""
+}
+
+func (x *UpdateHookRequest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *UpdateHookRequest) GetEnabled() bool {
+	if x != nil && x.Enabled != nil {
+		return *x.Enabled
+	}
+	return false
 }
 
 func (x *UpdateHookRequest) GetVersion() int64 {
@@ -2988,279 +3305,6 @@ func (x *DryRunHookRequest) GetEventId() int64 {
 	return 0
 }
 
-type BacktestHookRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The template version to try.
-	TemplateVersion int32 `protobuf:"varint,2,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
-	// Newest matching events, 1 to 1,000; 0 means 100.
-	Events        int32   `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
-	Budget        *Budget `protobuf:"bytes,4,opt,name=budget,proto3" json:"budget,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BacktestHookRequest) Reset() {
-	*x = BacktestHookRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BacktestHookRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BacktestHookRequest) ProtoMessage() {}
-
-func (x *BacktestHookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BacktestHookRequest.ProtoReflect.Descriptor instead.
-func (*BacktestHookRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{46}
-}
-
-func (x *BacktestHookRequest) GetId() int64 {
-	if x != nil {
-		return x.Id
-	}
-	return 0
-}
-
-func (x *BacktestHookRequest) GetTemplateVersion() int32 {
-	if x != nil {
-		return x.TemplateVersion
-	}
-	return 0
-}
-
-func (x *BacktestHookRequest) GetEvents() int32 {
-	if x != nil {
-		return x.Events
-	}
-	return 0
-}
-
-func (x *BacktestHookRequest) GetBudget() *Budget {
-	if x != nil {
-		return x.Budget
-	}
-	return nil
-}
-
-type GetBacktestRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetBacktestRequest) Reset() {
-	*x = GetBacktestRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetBacktestRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetBacktestRequest) ProtoMessage() {}
-
-func (x *GetBacktestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetBacktestRequest.ProtoReflect.Descriptor instead.
-func (*GetBacktestRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{47}
-}
-
-func (x *GetBacktestRequest) GetId() int64 {
-	if x != nil {
-		return x.Id
-	}
-	return 0
-}
-
-type Backtest struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	HookId          int64                  `protobuf:"varint,2,opt,name=hook_id,json=hookId,proto3" json:"hook_id,omitempty"`
-	TemplateVersion int32                  `protobuf:"varint,3,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
-	// "running", "done" or "failed".
-	Status string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
-	Events int32  `protobuf:"varint,5,opt,name=events,proto3" json:"events,omitempty"`
-	// Both approve, both reject, the kept run approved and this one rejects, the other way round.
-	BothApprove int32   `protobuf:"varint,6,opt,name=both_approve,json=bothApprove,proto3" json:"both_approve,omitempty"`
-	BothReject  int32   `protobuf:"varint,7,opt,name=both_reject,json=bothReject,proto3" json:"both_reject,omitempty"`
-	NowRejects  int32   `protobuf:"varint,8,opt,name=now_rejects,json=nowRejects,proto3" json:"now_rejects,omitempty"`
-	NowApproves int32   `protobuf:"varint,9,opt,name=now_approves,json=nowApproves,proto3" json:"now_approves,omitempty"`
-	Failed      int32   `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
-	Cost        int64   `protobuf:"varint,11,opt,name=cost,proto3" json:"cost,omitempty"`
-	LatencyP95  float64 `protobuf:"fixed64,12,opt,name=latency_p95,json=latencyP95,proto3" json:"latency_p95,omitempty"`
-	// Events whose verdict would be another.
-	Flips         []int64                `protobuf:"varint,13,rep,packed,name=flips,proto3" json:"flips,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Backtest) Reset() {
-	*x = Backtest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Backtest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Backtest) ProtoMessage() {}
-
-func (x *Backtest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Backtest.ProtoReflect.Descriptor instead.
-func (*Backtest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{48}
-}
-
-func (x *Backtest) GetId() int64 {
-	if x != nil {
-		return x.Id
-	}
-	return 0
-}
-
-func (x *Backtest) GetHookId() int64 {
-	if x != nil {
-		return x.HookId
-	}
-	return 0
-}
-
-func (x *Backtest) GetTemplateVersion() int32 {
-	if x != nil {
-		return x.TemplateVersion
-	}
-	return 0
-}
-
-func (x *Backtest) GetStatus() string {
-	if x != nil {
-		return x.Status
-	}
-	return ""
-}
-
-func (x *Backtest) GetEvents() int32 {
-	if x != nil {
-		return x.Events
-	}
-	return 0
-}
-
-func (x *Backtest) GetBothApprove() int32 {
-	if x != nil {
-		return x.BothApprove
-	}
-	return 0
-}
-
-func (x *Backtest) GetBothReject() int32 {
-	if x != nil {
-		return x.BothReject
-	}
-	return 0
-}
-
-func (x *Backtest) GetNowRejects() int32 {
-	if x != nil {
-		return x.NowRejects
-	}
-	return 0
-}
-
-func (x *Backtest) GetNowApproves() int32 {
-	if x != nil {
-		return x.NowApproves
-	}
-	return 0
-}
-
-func (x *Backtest) GetFailed() int32 {
-	if x != nil {
-		return x.Failed
-	}
-	return 0
-}
-
-func (x *Backtest) GetCost() int64 {
-	if x != nil {
-		return x.Cost
-	}
-	return 0
-}
-
-func (x *Backtest) GetLatencyP95() float64 {
-	if x != nil {
-		return x.LatencyP95
-	}
-	return 0
-}
-
-func (x *Backtest) GetFlips() []int64 {
-	if x != nil {
-		return x.Flips
-	}
-	return nil
-}
-
-func (x *Backtest) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
-func (x *Backtest) GetFinishedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FinishedAt
-	}
-	return nil
-}
-
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without those served from a cache.
@@ -3275,7 +3319,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3331,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3344,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{49}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Usage) GetInputTokens() int64 {
@@ -3344,7 +3388,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3400,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3413,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{50}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ToolCall) GetTool() string {
@@ -3412,7 +3456,7 @@ type Run struct {
 	Id     int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	HookId int64                  `protobuf:"varint,2,opt,name=hook_id,json=hookId,proto3" json:"hook_id,omitempty"`
 	Mode   string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
-	// "event", "review", "dry_run" or "backtest".
+	// "event", "review" or "dry_run".
 	Trigger string `protobuf:"bytes,4,opt,name=trigger,proto3" json:"trigger,omitempty"`
 	// "pending", "completed", "failed" or "superseded".
 	Status          string      `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
@@ -3436,7 +3480,7 @@ type Run struct {
 	InjectionSuspected bool     `protobuf:"varint,21,opt,name=injection_suspected,json=injectionSuspected,proto3" json:"injection_suspected,omitempty"`
 	Cached             bool     `protobuf:"varint,22,opt,name=cached,proto3" json:"cached,omitempty"`
 	// "timeout", "rate_limited", "overloaded", "quota", "budget", "refused", "truncated", "invalid_output", "unavailable", "unauthorized",
-	// "bad_request", "condition", "template", "tool"; empty for none.
+	// "bad_request", "condition", "template", "tool", "cancelled"; empty for none.
 	Cause         string                 `protobuf:"bytes,23,opt,name=cause,proto3" json:"cause,omitempty"`
 	Error         string                 `protobuf:"bytes,24,opt,name=error,proto3" json:"error,omitempty"`
 	Attempts      int32                  `protobuf:"varint,25,opt,name=attempts,proto3" json:"attempts,omitempty"`
@@ -3448,7 +3492,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3460,7 +3504,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3473,7 +3517,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{51}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Run) GetId() int64 {
@@ -3684,7 +3728,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[52]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +3740,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[52]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +3753,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{52}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListRunsRequest) GetHookId() int64 {
@@ -3800,7 +3844,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[53]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +3856,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[53]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +3869,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{53}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListRunsResponse) GetData() []*Run {
@@ -3851,7 +3895,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[54]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3907,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[54]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3920,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{54}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetRunRequest) GetId() int64 {
@@ -4115,9 +4159,38 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12;\n" +
 	"\varchived_at\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"archivedAt\"B\n" +
-	"\x11CreateHookRequest\x12-\n" +
-	"\x04hook\x18\x01 \x01(\v2\x19.sametick.prompts.v1.HookR\x04hook\" \n" +
+	"archivedAt\"\xdc\x06\n" +
+	"\x11CreateHookRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x1f\n" +
+	"\vevent_types\x18\x03 \x03(\tR\n" +
+	"eventTypes\x12\x1c\n" +
+	"\tcondition\x18\x04 \x01(\tR\tcondition\x12/\n" +
+	"\x05rules\x18\x05 \x03(\v2\x19.sametick.prompts.v1.RuleR\x05rules\x12\x1f\n" +
+	"\vtemplate_id\x18\x06 \x01(\x03R\n" +
+	"templateId\x12)\n" +
+	"\x10template_version\x18\a \x01(\x05R\x0ftemplateVersion\x12%\n" +
+	"\x0etemplate_label\x18\b \x01(\tR\rtemplateLabel\x12+\n" +
+	"\x11candidate_version\x18\t \x01(\x05R\x10candidateVersion\x121\n" +
+	"\x14candidate_percentage\x18\n" +
+	" \x01(\x05R\x13candidatePercentage\x12\x1f\n" +
+	"\vprovider_id\x18\v \x01(\x03R\n" +
+	"providerId\x122\n" +
+	"\x15fallback_provider_ids\x18\f \x03(\x03R\x13fallbackProviderIds\x12\x14\n" +
+	"\x05model\x18\r \x01(\tR\x05model\x126\n" +
+	"\n" +
+	"parameters\x18\x0e \x01(\v2\x16.sametick.wire.v1.JsonR\n" +
+	"parameters\x12;\n" +
+	"\routput_schema\x18\x0f \x01(\v2\x16.sametick.wire.v1.JsonR\foutputSchema\x124\n" +
+	"\x05tools\x18\x10 \x03(\v2\x1e.sametick.prompts.v1.ToolGrantR\x05tools\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x11 \x01(\x05R\ttimeoutMs\x12%\n" +
+	"\x0efailure_policy\x18\x12 \x01(\tR\rfailurePolicy\x12 \n" +
+	"\venforcement\x18\x13 \x01(\tR\venforcement\x123\n" +
+	"\x06budget\x18\x14 \x01(\v2\x1b.sametick.prompts.v1.BudgetR\x06budget\x12\x1d\n" +
+	"\aenabled\x18\x15 \x01(\bH\x00R\aenabled\x88\x01\x01B\n" +
+	"\n" +
+	"\b_enabled\" \n" +
 	"\x0eGetHookRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\"z\n" +
 	"\x10ListHooksRequest\x12\x19\n" +
@@ -4130,13 +4203,41 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12$\n" +
 	"\vnext_cursor\x18\x03 \x01(\tH\x00R\n" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
-	"\f_next_cursor\"\xba\x01\n" +
+	"\f_next_cursor\"\xc0\a\n" +
 	"\x11UpdateHookRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\x12-\n" +
-	"\x04hook\x18\x02 \x01(\v2\x19.sametick.prompts.v1.HookR\x04hook\x12\x1d\n" +
-	"\aversion\x18\x03 \x01(\x03H\x00R\aversion\x88\x01\x01\x12;\n" +
-	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
+	"\vevent_types\x18\x03 \x03(\tR\n" +
+	"eventTypes\x12\x1c\n" +
+	"\tcondition\x18\x04 \x01(\tR\tcondition\x12/\n" +
+	"\x05rules\x18\x05 \x03(\v2\x19.sametick.prompts.v1.RuleR\x05rules\x12\x1f\n" +
+	"\vtemplate_id\x18\x06 \x01(\x03R\n" +
+	"templateId\x12)\n" +
+	"\x10template_version\x18\a \x01(\x05R\x0ftemplateVersion\x12%\n" +
+	"\x0etemplate_label\x18\b \x01(\tR\rtemplateLabel\x12+\n" +
+	"\x11candidate_version\x18\t \x01(\x05R\x10candidateVersion\x121\n" +
+	"\x14candidate_percentage\x18\n" +
+	" \x01(\x05R\x13candidatePercentage\x12\x1f\n" +
+	"\vprovider_id\x18\v \x01(\x03R\n" +
+	"providerId\x122\n" +
+	"\x15fallback_provider_ids\x18\f \x03(\x03R\x13fallbackProviderIds\x12\x14\n" +
+	"\x05model\x18\r \x01(\tR\x05model\x126\n" +
+	"\n" +
+	"parameters\x18\x0e \x01(\v2\x16.sametick.wire.v1.JsonR\n" +
+	"parameters\x12;\n" +
+	"\routput_schema\x18\x0f \x01(\v2\x16.sametick.wire.v1.JsonR\foutputSchema\x124\n" +
+	"\x05tools\x18\x10 \x03(\v2\x1e.sametick.prompts.v1.ToolGrantR\x05tools\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x11 \x01(\x05R\ttimeoutMs\x12%\n" +
+	"\x0efailure_policy\x18\x12 \x01(\tR\rfailurePolicy\x12 \n" +
+	"\venforcement\x18\x13 \x01(\tR\venforcement\x123\n" +
+	"\x06budget\x18\x14 \x01(\v2\x1b.sametick.prompts.v1.BudgetR\x06budget\x12\x1d\n" +
+	"\aenabled\x18\x15 \x01(\bH\x00R\aenabled\x88\x01\x01\x12\x1d\n" +
+	"\aversion\x18\x16 \x01(\x03H\x01R\aversion\x88\x01\x01\x12;\n" +
+	"\vupdate_mask\x18\x17 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMaskB\n" +
+	"\n" +
+	"\b_enabledB\n" +
 	"\n" +
 	"\b_version\"O\n" +
 	"\x12ArchiveHookRequest\x12\x0e\n" +
@@ -4146,36 +4247,7 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\b_version\">\n" +
 	"\x11DryRunHookRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x19\n" +
-	"\bevent_id\x18\x02 \x01(\x03R\aeventId\"\x9d\x01\n" +
-	"\x13BacktestHookRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\x12)\n" +
-	"\x10template_version\x18\x02 \x01(\x05R\x0ftemplateVersion\x12\x16\n" +
-	"\x06events\x18\x03 \x01(\x05R\x06events\x123\n" +
-	"\x06budget\x18\x04 \x01(\v2\x1b.sametick.prompts.v1.BudgetR\x06budget\"$\n" +
-	"\x12GetBacktestRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\"\xf1\x03\n" +
-	"\bBacktest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x17\n" +
-	"\ahook_id\x18\x02 \x01(\x03R\x06hookId\x12)\n" +
-	"\x10template_version\x18\x03 \x01(\x05R\x0ftemplateVersion\x12\x16\n" +
-	"\x06status\x18\x04 \x01(\tR\x06status\x12\x16\n" +
-	"\x06events\x18\x05 \x01(\x05R\x06events\x12!\n" +
-	"\fboth_approve\x18\x06 \x01(\x05R\vbothApprove\x12\x1f\n" +
-	"\vboth_reject\x18\a \x01(\x05R\n" +
-	"bothReject\x12\x1f\n" +
-	"\vnow_rejects\x18\b \x01(\x05R\n" +
-	"nowRejects\x12!\n" +
-	"\fnow_approves\x18\t \x01(\x05R\vnowApproves\x12\x16\n" +
-	"\x06failed\x18\n" +
-	" \x01(\x05R\x06failed\x12\x12\n" +
-	"\x04cost\x18\v \x01(\x03R\x04cost\x12\x1f\n" +
-	"\vlatency_p95\x18\f \x01(\x01R\n" +
-	"latencyP95\x12\x14\n" +
-	"\x05flips\x18\r \x03(\x03R\x05flips\x129\n" +
-	"\n" +
-	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12;\n" +
-	"\vfinished_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\"\x88\x01\n" +
+	"\bevent_id\x18\x02 \x01(\x03R\aeventId\"\x88\x01\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x03R\vinputTokens\x12#\n" +
 	"\rcached_tokens\x18\x02 \x01(\x03R\fcachedTokens\x12#\n" +
@@ -4246,7 +4318,7 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"\x1f\n" +
 	"\rGetRunRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id2\xaf\x16\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id2\xff\x14\n" +
 	"\rPromptService\x12[\n" +
 	"\x0eCreateTemplate\x12*.sametick.prompts.v1.CreateTemplateRequest\x1a\x1d.sametick.prompts.v1.Template\x12U\n" +
 	"\vGetTemplate\x12'.sametick.prompts.v1.GetTemplateRequest\x1a\x1d.sametick.prompts.v1.Template\x12f\n" +
@@ -4277,8 +4349,6 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\vArchiveHook\x12'.sametick.prompts.v1.ArchiveHookRequest\x1a\x19.sametick.prompts.v1.Hook\x12N\n" +
 	"\n" +
 	"DryRunHook\x12&.sametick.prompts.v1.DryRunHookRequest\x1a\x18.sametick.prompts.v1.Run\x12W\n" +
-	"\fBacktestHook\x12(.sametick.prompts.v1.BacktestHookRequest\x1a\x1d.sametick.prompts.v1.Backtest\x12U\n" +
-	"\vGetBacktest\x12'.sametick.prompts.v1.GetBacktestRequest\x1a\x1d.sametick.prompts.v1.Backtest\x12W\n" +
 	"\bListRuns\x12$.sametick.prompts.v1.ListRunsRequest\x1a%.sametick.prompts.v1.ListRunsResponse\x12F\n" +
 	"\x06GetRun\x12\".sametick.prompts.v1.GetRunRequest\x1a\x18.sametick.prompts.v1.RunBIZGgithub.com/sametick/sametick/proto/gen/go/sametick/prompts/v1;promptsv1b\x06proto3"
 
@@ -4294,7 +4364,7 @@ func file_sametick_prompts_v1_prompts_proto_rawDescGZIP() []byte {
 	return file_sametick_prompts_v1_prompts_proto_rawDescData
 }
 
-var file_sametick_prompts_v1_prompts_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_sametick_prompts_v1_prompts_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_sametick_prompts_v1_prompts_proto_goTypes = []any{
 	(*Message)(nil),                      // 0: sametick.prompts.v1.Message
 	(*Variable)(nil),                     // 1: sametick.prompts.v1.Variable
@@ -4342,28 +4412,25 @@ var file_sametick_prompts_v1_prompts_proto_goTypes = []any{
 	(*UpdateHookRequest)(nil),            // 43: sametick.prompts.v1.UpdateHookRequest
 	(*ArchiveHookRequest)(nil),           // 44: sametick.prompts.v1.ArchiveHookRequest
 	(*DryRunHookRequest)(nil),            // 45: sametick.prompts.v1.DryRunHookRequest
-	(*BacktestHookRequest)(nil),          // 46: sametick.prompts.v1.BacktestHookRequest
-	(*GetBacktestRequest)(nil),           // 47: sametick.prompts.v1.GetBacktestRequest
-	(*Backtest)(nil),                     // 48: sametick.prompts.v1.Backtest
-	(*Usage)(nil),                        // 49: sametick.prompts.v1.Usage
-	(*ToolCall)(nil),                     // 50: sametick.prompts.v1.ToolCall
-	(*Run)(nil),                          // 51: sametick.prompts.v1.Run
-	(*ListRunsRequest)(nil),              // 52: sametick.prompts.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),             // 53: sametick.prompts.v1.ListRunsResponse
-	(*GetRunRequest)(nil),                // 54: sametick.prompts.v1.GetRunRequest
-	nil,                                  // 55: sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
-	(*timestamppb.Timestamp)(nil),        // 56: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),        // 57: google.protobuf.FieldMask
-	(*v1.Json)(nil),                      // 58: sametick.wire.v1.Json
+	(*Usage)(nil),                        // 46: sametick.prompts.v1.Usage
+	(*ToolCall)(nil),                     // 47: sametick.prompts.v1.ToolCall
+	(*Run)(nil),                          // 48: sametick.prompts.v1.Run
+	(*ListRunsRequest)(nil),              // 49: sametick.prompts.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),             // 50: sametick.prompts.v1.ListRunsResponse
+	(*GetRunRequest)(nil),                // 51: sametick.prompts.v1.GetRunRequest
+	nil,                                  // 52: sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
+	(*timestamppb.Timestamp)(nil),        // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),        // 54: google.protobuf.FieldMask
+	(*v1.Json)(nil),                      // 55: sametick.wire.v1.Json
 }
 var file_sametick_prompts_v1_prompts_proto_depIdxs = []int32{
 	3,  // 0: sametick.prompts.v1.Template.labels:type_name -> sametick.prompts.v1.TemplateLabel
-	56, // 1: sametick.prompts.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	56, // 2: sametick.prompts.v1.Template.updated_at:type_name -> google.protobuf.Timestamp
-	56, // 3: sametick.prompts.v1.Template.archived_at:type_name -> google.protobuf.Timestamp
+	53, // 1: sametick.prompts.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	53, // 2: sametick.prompts.v1.Template.updated_at:type_name -> google.protobuf.Timestamp
+	53, // 3: sametick.prompts.v1.Template.archived_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: sametick.prompts.v1.TemplateVersion.messages:type_name -> sametick.prompts.v1.Message
 	1,  // 5: sametick.prompts.v1.TemplateVersion.variables:type_name -> sametick.prompts.v1.Variable
-	56, // 6: sametick.prompts.v1.TemplateVersion.created_at:type_name -> google.protobuf.Timestamp
+	53, // 6: sametick.prompts.v1.TemplateVersion.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 7: sametick.prompts.v1.CreateTemplateRequest.messages:type_name -> sametick.prompts.v1.Message
 	1,  // 8: sametick.prompts.v1.CreateTemplateRequest.variables:type_name -> sametick.prompts.v1.Variable
 	2,  // 9: sametick.prompts.v1.ListTemplatesResponse.data:type_name -> sametick.prompts.v1.Template
@@ -4371,108 +4438,109 @@ var file_sametick_prompts_v1_prompts_proto_depIdxs = []int32{
 	1,  // 11: sametick.prompts.v1.CreateTemplateVersionRequest.variables:type_name -> sametick.prompts.v1.Variable
 	4,  // 12: sametick.prompts.v1.ListTemplateVersionsResponse.data:type_name -> sametick.prompts.v1.TemplateVersion
 	0,  // 13: sametick.prompts.v1.RenderTemplateResponse.messages:type_name -> sametick.prompts.v1.Message
-	56, // 14: sametick.prompts.v1.Provider.created_at:type_name -> google.protobuf.Timestamp
-	56, // 15: sametick.prompts.v1.Provider.updated_at:type_name -> google.protobuf.Timestamp
-	56, // 16: sametick.prompts.v1.Provider.archived_at:type_name -> google.protobuf.Timestamp
+	53, // 14: sametick.prompts.v1.Provider.created_at:type_name -> google.protobuf.Timestamp
+	53, // 15: sametick.prompts.v1.Provider.updated_at:type_name -> google.protobuf.Timestamp
+	53, // 16: sametick.prompts.v1.Provider.archived_at:type_name -> google.protobuf.Timestamp
 	19, // 17: sametick.prompts.v1.ListProvidersResponse.data:type_name -> sametick.prompts.v1.Provider
-	57, // 18: sametick.prompts.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
-	56, // 19: sametick.prompts.v1.McpServer.created_at:type_name -> google.protobuf.Timestamp
-	56, // 20: sametick.prompts.v1.McpServer.archived_at:type_name -> google.protobuf.Timestamp
-	55, // 21: sametick.prompts.v1.CreateMcpServerRequest.headers:type_name -> sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
+	54, // 18: sametick.prompts.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
+	53, // 19: sametick.prompts.v1.McpServer.created_at:type_name -> google.protobuf.Timestamp
+	53, // 20: sametick.prompts.v1.McpServer.archived_at:type_name -> google.protobuf.Timestamp
+	52, // 21: sametick.prompts.v1.CreateMcpServerRequest.headers:type_name -> sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
 	26, // 22: sametick.prompts.v1.ListMcpServersResponse.data:type_name -> sametick.prompts.v1.McpServer
-	58, // 23: sametick.prompts.v1.McpTool.input_schema:type_name -> sametick.wire.v1.Json
+	55, // 23: sametick.prompts.v1.McpTool.input_schema:type_name -> sametick.wire.v1.Json
 	33, // 24: sametick.prompts.v1.ListMcpToolsResponse.data:type_name -> sametick.prompts.v1.McpTool
 	35, // 25: sametick.prompts.v1.Hook.rules:type_name -> sametick.prompts.v1.Rule
-	58, // 26: sametick.prompts.v1.Hook.parameters:type_name -> sametick.wire.v1.Json
-	58, // 27: sametick.prompts.v1.Hook.output_schema:type_name -> sametick.wire.v1.Json
+	55, // 26: sametick.prompts.v1.Hook.parameters:type_name -> sametick.wire.v1.Json
+	55, // 27: sametick.prompts.v1.Hook.output_schema:type_name -> sametick.wire.v1.Json
 	36, // 28: sametick.prompts.v1.Hook.tools:type_name -> sametick.prompts.v1.ToolGrant
 	37, // 29: sametick.prompts.v1.Hook.budget:type_name -> sametick.prompts.v1.Budget
-	56, // 30: sametick.prompts.v1.Hook.created_at:type_name -> google.protobuf.Timestamp
-	56, // 31: sametick.prompts.v1.Hook.updated_at:type_name -> google.protobuf.Timestamp
-	56, // 32: sametick.prompts.v1.Hook.archived_at:type_name -> google.protobuf.Timestamp
-	38, // 33: sametick.prompts.v1.CreateHookRequest.hook:type_name -> sametick.prompts.v1.Hook
-	38, // 34: sametick.prompts.v1.ListHooksResponse.data:type_name -> sametick.prompts.v1.Hook
-	38, // 35: sametick.prompts.v1.UpdateHookRequest.hook:type_name -> sametick.prompts.v1.Hook
-	57, // 36: sametick.prompts.v1.UpdateHookRequest.update_mask:type_name -> google.protobuf.FieldMask
-	37, // 37: sametick.prompts.v1.BacktestHookRequest.budget:type_name -> sametick.prompts.v1.Budget
-	56, // 38: sametick.prompts.v1.Backtest.created_at:type_name -> google.protobuf.Timestamp
-	56, // 39: sametick.prompts.v1.Backtest.finished_at:type_name -> google.protobuf.Timestamp
-	58, // 40: sametick.prompts.v1.ToolCall.arguments:type_name -> sametick.wire.v1.Json
-	58, // 41: sametick.prompts.v1.ToolCall.result:type_name -> sametick.wire.v1.Json
-	0,  // 42: sametick.prompts.v1.Run.input:type_name -> sametick.prompts.v1.Message
-	58, // 43: sametick.prompts.v1.Run.output:type_name -> sametick.wire.v1.Json
-	50, // 44: sametick.prompts.v1.Run.tool_calls:type_name -> sametick.prompts.v1.ToolCall
-	49, // 45: sametick.prompts.v1.Run.usage:type_name -> sametick.prompts.v1.Usage
-	56, // 46: sametick.prompts.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	56, // 47: sametick.prompts.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
-	56, // 48: sametick.prompts.v1.ListRunsRequest.from:type_name -> google.protobuf.Timestamp
-	56, // 49: sametick.prompts.v1.ListRunsRequest.to:type_name -> google.protobuf.Timestamp
-	51, // 50: sametick.prompts.v1.ListRunsResponse.data:type_name -> sametick.prompts.v1.Run
-	5,  // 51: sametick.prompts.v1.PromptService.CreateTemplate:input_type -> sametick.prompts.v1.CreateTemplateRequest
-	6,  // 52: sametick.prompts.v1.PromptService.GetTemplate:input_type -> sametick.prompts.v1.GetTemplateRequest
-	7,  // 53: sametick.prompts.v1.PromptService.ListTemplates:input_type -> sametick.prompts.v1.ListTemplatesRequest
-	9,  // 54: sametick.prompts.v1.PromptService.ArchiveTemplate:input_type -> sametick.prompts.v1.ArchiveTemplateRequest
-	10, // 55: sametick.prompts.v1.PromptService.CreateTemplateVersion:input_type -> sametick.prompts.v1.CreateTemplateVersionRequest
-	11, // 56: sametick.prompts.v1.PromptService.GetTemplateVersion:input_type -> sametick.prompts.v1.GetTemplateVersionRequest
-	12, // 57: sametick.prompts.v1.PromptService.ListTemplateVersions:input_type -> sametick.prompts.v1.ListTemplateVersionsRequest
-	14, // 58: sametick.prompts.v1.PromptService.DiffTemplateVersions:input_type -> sametick.prompts.v1.DiffTemplateVersionsRequest
-	16, // 59: sametick.prompts.v1.PromptService.SetTemplateLabel:input_type -> sametick.prompts.v1.SetTemplateLabelRequest
-	17, // 60: sametick.prompts.v1.PromptService.RenderTemplate:input_type -> sametick.prompts.v1.RenderTemplateRequest
-	20, // 61: sametick.prompts.v1.PromptService.CreateProvider:input_type -> sametick.prompts.v1.CreateProviderRequest
-	21, // 62: sametick.prompts.v1.PromptService.GetProvider:input_type -> sametick.prompts.v1.GetProviderRequest
-	22, // 63: sametick.prompts.v1.PromptService.ListProviders:input_type -> sametick.prompts.v1.ListProvidersRequest
-	24, // 64: sametick.prompts.v1.PromptService.UpdateProvider:input_type -> sametick.prompts.v1.UpdateProviderRequest
-	25, // 65: sametick.prompts.v1.PromptService.ArchiveProvider:input_type -> sametick.prompts.v1.ArchiveProviderRequest
-	27, // 66: sametick.prompts.v1.PromptService.CreateMcpServer:input_type -> sametick.prompts.v1.CreateMcpServerRequest
-	28, // 67: sametick.prompts.v1.PromptService.GetMcpServer:input_type -> sametick.prompts.v1.GetMcpServerRequest
-	29, // 68: sametick.prompts.v1.PromptService.ListMcpServers:input_type -> sametick.prompts.v1.ListMcpServersRequest
-	31, // 69: sametick.prompts.v1.PromptService.ArchiveMcpServer:input_type -> sametick.prompts.v1.ArchiveMcpServerRequest
-	32, // 70: sametick.prompts.v1.PromptService.ListMcpTools:input_type -> sametick.prompts.v1.ListMcpToolsRequest
-	39, // 71: sametick.prompts.v1.PromptService.CreateHook:input_type -> sametick.prompts.v1.CreateHookRequest
-	40, // 72: sametick.prompts.v1.PromptService.GetHook:input_type -> sametick.prompts.v1.GetHookRequest
-	41, // 73: sametick.prompts.v1.PromptService.ListHooks:input_type -> sametick.prompts.v1.ListHooksRequest
-	43, // 74: sametick.prompts.v1.PromptService.UpdateHook:input_type -> sametick.prompts.v1.UpdateHookRequest
-	44, // 75: sametick.prompts.v1.PromptService.ArchiveHook:input_type -> sametick.prompts.v1.ArchiveHookRequest
-	45, // 76: sametick.prompts.v1.PromptService.DryRunHook:input_type -> sametick.prompts.v1.DryRunHookRequest
-	46, // 77: sametick.prompts.v1.PromptService.BacktestHook:input_type -> sametick.prompts.v1.BacktestHookRequest
-	47, // 78: sametick.prompts.v1.PromptService.GetBacktest:input_type -> sametick.prompts.v1.GetBacktestRequest
-	52, // 79: sametick.prompts.v1.PromptService.ListRuns:input_type -> sametick.prompts.v1.ListRunsRequest
-	54, // 80: sametick.prompts.v1.PromptService.GetRun:input_type -> sametick.prompts.v1.GetRunRequest
-	2,  // 81: sametick.prompts.v1.PromptService.CreateTemplate:output_type -> sametick.prompts.v1.Template
-	2,  // 82: sametick.prompts.v1.PromptService.GetTemplate:output_type -> sametick.prompts.v1.Template
-	8,  // 83: sametick.prompts.v1.PromptService.ListTemplates:output_type -> sametick.prompts.v1.ListTemplatesResponse
-	2,  // 84: sametick.prompts.v1.PromptService.ArchiveTemplate:output_type -> sametick.prompts.v1.Template
-	4,  // 85: sametick.prompts.v1.PromptService.CreateTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
-	4,  // 86: sametick.prompts.v1.PromptService.GetTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
-	13, // 87: sametick.prompts.v1.PromptService.ListTemplateVersions:output_type -> sametick.prompts.v1.ListTemplateVersionsResponse
-	15, // 88: sametick.prompts.v1.PromptService.DiffTemplateVersions:output_type -> sametick.prompts.v1.DiffTemplateVersionsResponse
-	2,  // 89: sametick.prompts.v1.PromptService.SetTemplateLabel:output_type -> sametick.prompts.v1.Template
-	18, // 90: sametick.prompts.v1.PromptService.RenderTemplate:output_type -> sametick.prompts.v1.RenderTemplateResponse
-	19, // 91: sametick.prompts.v1.PromptService.CreateProvider:output_type -> sametick.prompts.v1.Provider
-	19, // 92: sametick.prompts.v1.PromptService.GetProvider:output_type -> sametick.prompts.v1.Provider
-	23, // 93: sametick.prompts.v1.PromptService.ListProviders:output_type -> sametick.prompts.v1.ListProvidersResponse
-	19, // 94: sametick.prompts.v1.PromptService.UpdateProvider:output_type -> sametick.prompts.v1.Provider
-	19, // 95: sametick.prompts.v1.PromptService.ArchiveProvider:output_type -> sametick.prompts.v1.Provider
-	26, // 96: sametick.prompts.v1.PromptService.CreateMcpServer:output_type -> sametick.prompts.v1.McpServer
-	26, // 97: sametick.prompts.v1.PromptService.GetMcpServer:output_type -> sametick.prompts.v1.McpServer
-	30, // 98: sametick.prompts.v1.PromptService.ListMcpServers:output_type -> sametick.prompts.v1.ListMcpServersResponse
-	26, // 99: sametick.prompts.v1.PromptService.ArchiveMcpServer:output_type -> sametick.prompts.v1.McpServer
-	34, // 100: sametick.prompts.v1.PromptService.ListMcpTools:output_type -> sametick.prompts.v1.ListMcpToolsResponse
-	38, // 101: sametick.prompts.v1.PromptService.CreateHook:output_type -> sametick.prompts.v1.Hook
-	38, // 102: sametick.prompts.v1.PromptService.GetHook:output_type -> sametick.prompts.v1.Hook
-	42, // 103: sametick.prompts.v1.PromptService.ListHooks:output_type -> sametick.prompts.v1.ListHooksResponse
-	38, // 104: sametick.prompts.v1.PromptService.UpdateHook:output_type -> sametick.prompts.v1.Hook
-	38, // 105: sametick.prompts.v1.PromptService.ArchiveHook:output_type -> sametick.prompts.v1.Hook
-	51, // 106: sametick.prompts.v1.PromptService.DryRunHook:output_type -> sametick.prompts.v1.Run
-	48, // 107: sametick.prompts.v1.PromptService.BacktestHook:output_type -> sametick.prompts.v1.Backtest
-	48, // 108: sametick.prompts.v1.PromptService.GetBacktest:output_type -> sametick.prompts.v1.Backtest
-	53, // 109: sametick.prompts.v1.PromptService.ListRuns:output_type -> sametick.prompts.v1.ListRunsResponse
-	51, // 110: sametick.prompts.v1.PromptService.GetRun:output_type -> sametick.prompts.v1.Run
-	81, // [81:111] is the sub-list for method output_type
-	51, // [51:81] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	53, // 30: sametick.prompts.v1.Hook.created_at:type_name -> google.protobuf.Timestamp
+	53, // 31: sametick.prompts.v1.Hook.updated_at:type_name -> google.protobuf.Timestamp
+	53, // 32: sametick.prompts.v1.Hook.archived_at:type_name -> google.protobuf.Timestamp
+	35, // 33: sametick.prompts.v1.CreateHookRequest.rules:type_name -> sametick.prompts.v1.Rule
+	55, // 34: sametick.prompts.v1.CreateHookRequest.parameters:type_name -> sametick.wire.v1.Json
+	55, // 35: sametick.prompts.v1.CreateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
+	36, // 36: sametick.prompts.v1.CreateHookRequest.tools:type_name -> sametick.prompts.v1.ToolGrant
+	37, // 37: sametick.prompts.v1.CreateHookRequest.budget:type_name -> sametick.prompts.v1.Budget
+	38, // 38: sametick.prompts.v1.ListHooksResponse.data:type_name -> sametick.prompts.v1.Hook
+	35, // 39: sametick.prompts.v1.UpdateHookRequest.rules:type_name -> sametick.prompts.v1.Rule
+	55, // 40: sametick.prompts.v1.UpdateHookRequest.parameters:type_name -> sametick.wire.v1.Json
+	55, // 41: sametick.prompts.v1.UpdateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
+	36, // 42: sametick.prompts.v1.UpdateHookRequest.tools:type_name -> sametick.prompts.v1.ToolGrant
+	37, // 43: sametick.prompts.v1.UpdateHookRequest.budget:type_name -> sametick.prompts.v1.Budget
+	54, // 44: sametick.prompts.v1.UpdateHookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	55, // 45: sametick.prompts.v1.ToolCall.arguments:type_name -> sametick.wire.v1.Json
+	55, // 46: sametick.prompts.v1.ToolCall.result:type_name -> sametick.wire.v1.Json
+	0,  // 47: sametick.prompts.v1.Run.input:type_name -> sametick.prompts.v1.Message
+	55, // 48: sametick.prompts.v1.Run.output:type_name -> sametick.wire.v1.Json
+	47, // 49: sametick.prompts.v1.Run.tool_calls:type_name -> sametick.prompts.v1.ToolCall
+	46, // 50: sametick.prompts.v1.Run.usage:type_name -> sametick.prompts.v1.Usage
+	53, // 51: sametick.prompts.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	53, // 52: sametick.prompts.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	53, // 53: sametick.prompts.v1.ListRunsRequest.from:type_name -> google.protobuf.Timestamp
+	53, // 54: sametick.prompts.v1.ListRunsRequest.to:type_name -> google.protobuf.Timestamp
+	48, // 55: sametick.prompts.v1.ListRunsResponse.data:type_name -> sametick.prompts.v1.Run
+	5,  // 56: sametick.prompts.v1.PromptService.CreateTemplate:input_type -> sametick.prompts.v1.CreateTemplateRequest
+	6,  // 57: sametick.prompts.v1.PromptService.GetTemplate:input_type -> sametick.prompts.v1.GetTemplateRequest
+	7,  // 58: sametick.prompts.v1.PromptService.ListTemplates:input_type -> sametick.prompts.v1.ListTemplatesRequest
+	9,  // 59: sametick.prompts.v1.PromptService.ArchiveTemplate:input_type -> sametick.prompts.v1.ArchiveTemplateRequest
+	10, // 60: sametick.prompts.v1.PromptService.CreateTemplateVersion:input_type -> sametick.prompts.v1.CreateTemplateVersionRequest
+	11, // 61: sametick.prompts.v1.PromptService.GetTemplateVersion:input_type -> sametick.prompts.v1.GetTemplateVersionRequest
+	12, // 62: sametick.prompts.v1.PromptService.ListTemplateVersions:input_type -> sametick.prompts.v1.ListTemplateVersionsRequest
+	14, // 63: sametick.prompts.v1.PromptService.DiffTemplateVersions:input_type -> sametick.prompts.v1.DiffTemplateVersionsRequest
+	16, // 64: sametick.prompts.v1.PromptService.SetTemplateLabel:input_type -> sametick.prompts.v1.SetTemplateLabelRequest
+	17, // 65: sametick.prompts.v1.PromptService.RenderTemplate:input_type -> sametick.prompts.v1.RenderTemplateRequest
+	20, // 66: sametick.prompts.v1.PromptService.CreateProvider:input_type -> sametick.prompts.v1.CreateProviderRequest
+	21, // 67: sametick.prompts.v1.PromptService.GetProvider:input_type -> sametick.prompts.v1.GetProviderRequest
+	22, // 68: sametick.prompts.v1.PromptService.ListProviders:input_type -> sametick.prompts.v1.ListProvidersRequest
+	24, // 69: sametick.prompts.v1.PromptService.UpdateProvider:input_type -> sametick.prompts.v1.UpdateProviderRequest
+	25, // 70: sametick.prompts.v1.PromptService.ArchiveProvider:input_type -> sametick.prompts.v1.ArchiveProviderRequest
+	27, // 71: sametick.prompts.v1.PromptService.CreateMcpServer:input_type -> sametick.prompts.v1.CreateMcpServerRequest
+	28, // 72: sametick.prompts.v1.PromptService.GetMcpServer:input_type -> sametick.prompts.v1.GetMcpServerRequest
+	29, // 73: sametick.prompts.v1.PromptService.ListMcpServers:input_type -> sametick.prompts.v1.ListMcpServersRequest
+	31, // 74: sametick.prompts.v1.PromptService.ArchiveMcpServer:input_type -> sametick.prompts.v1.ArchiveMcpServerRequest
+	32, // 75: sametick.prompts.v1.PromptService.ListMcpTools:input_type -> sametick.prompts.v1.ListMcpToolsRequest
+	39, // 76: sametick.prompts.v1.PromptService.CreateHook:input_type -> sametick.prompts.v1.CreateHookRequest
+	40, // 77: sametick.prompts.v1.PromptService.GetHook:input_type -> sametick.prompts.v1.GetHookRequest
+	41, // 78: sametick.prompts.v1.PromptService.ListHooks:input_type -> sametick.prompts.v1.ListHooksRequest
+	43, // 79: sametick.prompts.v1.PromptService.UpdateHook:input_type -> sametick.prompts.v1.UpdateHookRequest
+	44, // 80: sametick.prompts.v1.PromptService.ArchiveHook:input_type -> sametick.prompts.v1.ArchiveHookRequest
+	45, // 81: sametick.prompts.v1.PromptService.DryRunHook:input_type -> sametick.prompts.v1.DryRunHookRequest
+	49, // 82: sametick.prompts.v1.PromptService.ListRuns:input_type -> sametick.prompts.v1.ListRunsRequest
+	51, // 83: sametick.prompts.v1.PromptService.GetRun:input_type -> sametick.prompts.v1.GetRunRequest
+	2,  // 84: sametick.prompts.v1.PromptService.CreateTemplate:output_type -> sametick.prompts.v1.Template
+	2,  // 85: sametick.prompts.v1.PromptService.GetTemplate:output_type -> sametick.prompts.v1.Template
+	8,  // 86: sametick.prompts.v1.PromptService.ListTemplates:output_type -> sametick.prompts.v1.ListTemplatesResponse
+	2,  // 87: sametick.prompts.v1.PromptService.ArchiveTemplate:output_type -> sametick.prompts.v1.Template
+	4,  // 88: sametick.prompts.v1.PromptService.CreateTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
+	4,  // 89: sametick.prompts.v1.PromptService.GetTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
+	13, // 90: sametick.prompts.v1.PromptService.ListTemplateVersions:output_type -> sametick.prompts.v1.ListTemplateVersionsResponse
+	15, // 91: sametick.prompts.v1.PromptService.DiffTemplateVersions:output_type -> sametick.prompts.v1.DiffTemplateVersionsResponse
+	2,  // 92: sametick.prompts.v1.PromptService.SetTemplateLabel:output_type -> sametick.prompts.v1.Template
+	18, // 93: sametick.prompts.v1.PromptService.RenderTemplate:output_type -> sametick.prompts.v1.RenderTemplateResponse
+	19, // 94: sametick.prompts.v1.PromptService.CreateProvider:output_type -> sametick.prompts.v1.Provider
+	19, // 95: sametick.prompts.v1.PromptService.GetProvider:output_type -> sametick.prompts.v1.Provider
+	23, // 96: sametick.prompts.v1.PromptService.ListProviders:output_type -> sametick.prompts.v1.ListProvidersResponse
+	19, // 97: sametick.prompts.v1.PromptService.UpdateProvider:output_type -> sametick.prompts.v1.Provider
+	19, // 98: sametick.prompts.v1.PromptService.ArchiveProvider:output_type -> sametick.prompts.v1.Provider
+	26, // 99: sametick.prompts.v1.PromptService.CreateMcpServer:output_type -> sametick.prompts.v1.McpServer
+	26, // 100: sametick.prompts.v1.PromptService.GetMcpServer:output_type -> sametick.prompts.v1.McpServer
+	30, // 101: sametick.prompts.v1.PromptService.ListMcpServers:output_type -> sametick.prompts.v1.ListMcpServersResponse
+	26, // 102: sametick.prompts.v1.PromptService.ArchiveMcpServer:output_type -> sametick.prompts.v1.McpServer
+	34, // 103: sametick.prompts.v1.PromptService.ListMcpTools:output_type -> sametick.prompts.v1.ListMcpToolsResponse
+	38, // 104: sametick.prompts.v1.PromptService.CreateHook:output_type -> sametick.prompts.v1.Hook
+	38, // 105: sametick.prompts.v1.PromptService.GetHook:output_type -> sametick.prompts.v1.Hook
+	42, // 106: sametick.prompts.v1.PromptService.ListHooks:output_type -> sametick.prompts.v1.ListHooksResponse
+	38, // 107: sametick.prompts.v1.PromptService.UpdateHook:output_type -> sametick.prompts.v1.Hook
+	38, // 108: sametick.prompts.v1.PromptService.ArchiveHook:output_type -> sametick.prompts.v1.Hook
+	48, // 109: sametick.prompts.v1.PromptService.DryRunHook:output_type -> sametick.prompts.v1.Run
+	50, // 110: sametick.prompts.v1.PromptService.ListRuns:output_type -> sametick.prompts.v1.ListRunsResponse
+	48, // 111: sametick.prompts.v1.PromptService.GetRun:output_type -> sametick.prompts.v1.Run
+	84, // [84:112] is the sub-list for method output_type
+	56, // [56:84] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_sametick_prompts_v1_prompts_proto_init() }
@@ -4485,20 +4553,21 @@ func file_sametick_prompts_v1_prompts_proto_init() {
 	file_sametick_prompts_v1_prompts_proto_msgTypes[16].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[24].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[37].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[39].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[41].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[42].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[43].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[44].OneofWrappers = []any{}
-	file_sametick_prompts_v1_prompts_proto_msgTypes[51].OneofWrappers = []any{}
-	file_sametick_prompts_v1_prompts_proto_msgTypes[52].OneofWrappers = []any{}
-	file_sametick_prompts_v1_prompts_proto_msgTypes[53].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[48].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[49].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_prompts_v1_prompts_proto_rawDesc), len(file_sametick_prompts_v1_prompts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

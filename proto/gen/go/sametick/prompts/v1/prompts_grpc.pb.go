@@ -48,8 +48,6 @@ const (
 	PromptService_UpdateHook_FullMethodName            = "/sametick.prompts.v1.PromptService/UpdateHook"
 	PromptService_ArchiveHook_FullMethodName           = "/sametick.prompts.v1.PromptService/ArchiveHook"
 	PromptService_DryRunHook_FullMethodName            = "/sametick.prompts.v1.PromptService/DryRunHook"
-	PromptService_BacktestHook_FullMethodName          = "/sametick.prompts.v1.PromptService/BacktestHook"
-	PromptService_GetBacktest_FullMethodName           = "/sametick.prompts.v1.PromptService/GetBacktest"
 	PromptService_ListRuns_FullMethodName              = "/sametick.prompts.v1.PromptService/ListRuns"
 	PromptService_GetRun_FullMethodName                = "/sametick.prompts.v1.PromptService/GetRun"
 )
@@ -72,8 +70,7 @@ type PromptServiceClient interface {
 	GetTemplateVersion(ctx context.Context, in *GetTemplateVersionRequest, opts ...grpc.CallOption) (*TemplateVersion, error)
 	ListTemplateVersions(ctx context.Context, in *ListTemplateVersionsRequest, opts ...grpc.CallOption) (*ListTemplateVersionsResponse, error)
 	DiffTemplateVersions(ctx context.Context, in *DiffTemplateVersionsRequest, opts ...grpc.CallOption) (*DiffTemplateVersionsResponse, error)
-	// SetTemplateLabel moves a label to a version. A protected one moves only to a version that has been backtested for
-	// each hook that follows it, unless forced.
+	// SetTemplateLabel moves a label to a version. A protected one that hooks follow moves only when forced.
 	SetTemplateLabel(ctx context.Context, in *SetTemplateLabelRequest, opts ...grpc.CallOption) (*Template, error)
 	// RenderTemplate shows the messages that a past event gives. No model is called.
 	RenderTemplate(ctx context.Context, in *RenderTemplateRequest, opts ...grpc.CallOption) (*RenderTemplateResponse, error)
@@ -93,11 +90,9 @@ type PromptServiceClient interface {
 	ListHooks(ctx context.Context, in *ListHooksRequest, opts ...grpc.CallOption) (*ListHooksResponse, error)
 	UpdateHook(ctx context.Context, in *UpdateHookRequest, opts ...grpc.CallOption) (*Hook, error)
 	ArchiveHook(ctx context.Context, in *ArchiveHookRequest, opts ...grpc.CallOption) (*Hook, error)
-	// DryRunHook runs a hook on a past event and keeps nothing but the run, which is marked.
+	// DryRunHook runs a hook, enabled or not, on a past event and keeps nothing but the run, which is marked. Of an update
+	// a review sees the fields that changed: the rest of the record is not in the event. It takes no Idempotency-Key.
 	DryRunHook(ctx context.Context, in *DryRunHookRequest, opts ...grpc.CallOption) (*Run, error)
-	// BacktestHook runs a version over the newest matching events, on a budget of its own, without tools.
-	BacktestHook(ctx context.Context, in *BacktestHookRequest, opts ...grpc.CallOption) (*Backtest, error)
-	GetBacktest(ctx context.Context, in *GetBacktestRequest, opts ...grpc.CallOption) (*Backtest, error)
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*Run, error)
 }
@@ -370,26 +365,6 @@ func (c *promptServiceClient) DryRunHook(ctx context.Context, in *DryRunHookRequ
 	return out, nil
 }
 
-func (c *promptServiceClient) BacktestHook(ctx context.Context, in *BacktestHookRequest, opts ...grpc.CallOption) (*Backtest, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(Backtest)
-	err := c.cc.Invoke(ctx, PromptService_BacktestHook_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *promptServiceClient) GetBacktest(ctx context.Context, in *GetBacktestRequest, opts ...grpc.CallOption) (*Backtest, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(Backtest)
-	err := c.cc.Invoke(ctx, PromptService_GetBacktest_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *promptServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRunsResponse)
@@ -428,8 +403,7 @@ type PromptServiceServer interface {
 	GetTemplateVersion(context.Context, *GetTemplateVersionRequest) (*TemplateVersion, error)
 	ListTemplateVersions(context.Context, *ListTemplateVersionsRequest) (*ListTemplateVersionsResponse, error)
 	DiffTemplateVersions(context.Context, *DiffTemplateVersionsRequest) (*DiffTemplateVersionsResponse, error)
-	// SetTemplateLabel moves a label to a version. A protected one moves only to a version that has been backtested for
-	// each hook that follows it, unless forced.
+	// SetTemplateLabel moves a label to a version. A protected one that hooks follow moves only when forced.
 	SetTemplateLabel(context.Context, *SetTemplateLabelRequest) (*Template, error)
 	// RenderTemplate shows the messages that a past event gives. No model is called.
 	RenderTemplate(context.Context, *RenderTemplateRequest) (*RenderTemplateResponse, error)
@@ -449,11 +423,9 @@ type PromptServiceServer interface {
 	ListHooks(context.Context, *ListHooksRequest) (*ListHooksResponse, error)
 	UpdateHook(context.Context, *UpdateHookRequest) (*Hook, error)
 	ArchiveHook(context.Context, *ArchiveHookRequest) (*Hook, error)
-	// DryRunHook runs a hook on a past event and keeps nothing but the run, which is marked.
+	// DryRunHook runs a hook, enabled or not, on a past event and keeps nothing but the run, which is marked. Of an update
+	// a review sees the fields that changed: the rest of the record is not in the event. It takes no Idempotency-Key.
 	DryRunHook(context.Context, *DryRunHookRequest) (*Run, error)
-	// BacktestHook runs a version over the newest matching events, on a budget of its own, without tools.
-	BacktestHook(context.Context, *BacktestHookRequest) (*Backtest, error)
-	GetBacktest(context.Context, *GetBacktestRequest) (*Backtest, error)
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	GetRun(context.Context, *GetRunRequest) (*Run, error)
 	mustEmbedUnimplementedPromptServiceServer()
@@ -543,12 +515,6 @@ func (UnimplementedPromptServiceServer) ArchiveHook(context.Context, *ArchiveHoo
 }
 func (UnimplementedPromptServiceServer) DryRunHook(context.Context, *DryRunHookRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method DryRunHook not implemented")
-}
-func (UnimplementedPromptServiceServer) BacktestHook(context.Context, *BacktestHookRequest) (*Backtest, error) {
-	return nil, status.Error(codes.Unimplemented, "method BacktestHook not implemented")
-}
-func (UnimplementedPromptServiceServer) GetBacktest(context.Context, *GetBacktestRequest) (*Backtest, error) {
-	return nil, status.Error(codes.Unimplemented, "method GetBacktest not implemented")
 }
 func (UnimplementedPromptServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
@@ -1045,42 +1011,6 @@ func _PromptService_DryRunHook_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
-func _PromptService_BacktestHook_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(BacktestHookRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PromptServiceServer).BacktestHook(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: PromptService_BacktestHook_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PromptServiceServer).BacktestHook(ctx, req.(*BacktestHookRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _PromptService_GetBacktest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetBacktestRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PromptServiceServer).GetBacktest(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: PromptService_GetBacktest_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PromptServiceServer).GetBacktest(ctx, req.(*GetBacktestRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _PromptService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRunsRequest)
 	if err := dec(in); err != nil {
@@ -1227,14 +1157,6 @@ var PromptService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DryRunHook",
 			Handler:    _PromptService_DryRunHook_Handler,
-		},
-		{
-			MethodName: "BacktestHook",
-			Handler:    _PromptService_BacktestHook_Handler,
-		},
-		{
-			MethodName: "GetBacktest",
-			Handler:    _PromptService_GetBacktest_Handler,
 		},
 		{
 			MethodName: "ListRuns",
