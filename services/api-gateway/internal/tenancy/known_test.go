@@ -141,7 +141,8 @@ func away() map[string]string {
 
 // elsewhere are the services that this process only passes on, and where their tenancy is tested.
 func elsewhere() map[string]string {
-	return map[string]string{"sametick.webhooks.v1.WebhookService": "services/webhook-worker/internal/grpcapi, tenancy_test.go"}
+	return map[string]string{"sametick.webhooks.v1.WebhookService": "services/webhook-worker/internal/grpcapi, tenancy_test.go",
+		"sametick.prompts.v1.PromptService": "services/prompt-worker/internal/grpcapi, tenancy_test.go"}
 }
 
 // paired are the arguments whose value belongs to another's of the same request: A's alone is nobody's, even to
