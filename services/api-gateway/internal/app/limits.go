@@ -48,7 +48,7 @@ func newLimits(c *Config, registry *prometheus.Registry, log *slog.Logger) *limi
 			return err
 		}
 		defer client.Close()
-		l.limiter.Store(ratelimit.New(client, ratelimit.Options{}))
+		l.limiter.Store(ratelimit.New(client, ratelimit.Options{Timeout: c.RateLimitTimeout}))
 		<-take.Done()
 		return err
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,11 +31,6 @@ type Delivery struct {
 	Cause      string
 	CreatedAt  time.Time
 	FinishedAt *time.Time
-}
-
-// WebhookID is the header webhook-id of an event for an endpoint.
-func WebhookID(eventID, endpointID int64) string {
-	return fmt.Sprintf("msg_%d_%d", eventID, endpointID)
 }
 
 // Attempt is one request, as it is shown.

@@ -9,6 +9,7 @@ import (
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 	"github.com/sametick/sametick/services/webhook-worker/internal/endpoints"
+	"github.com/sametick/sametick/services/webhook-worker/internal/signing"
 )
 
 // GetEndpointStats implements WebhookService.
@@ -36,7 +37,7 @@ func (s *Server) TestEndpoint(ctx context.Context, req *webhooksv1.TestEndpointR
 		if err != nil {
 			return nil, err
 		}
-		return &webhooksv1.TestEndpointResponse{EventId: event, WebhookId: endpoints.WebhookID(event, req.GetId())}, nil
+		return &webhooksv1.TestEndpointResponse{EventId: event, WebhookId: signing.MessageID(event, req.GetId())}, nil
 	})
 }
 
@@ -142,7 +143,7 @@ func (s *Server) SkipDelivery(ctx context.Context, req *webhooksv1.SkipDeliveryR
 
 func toDelivery(d *endpoints.Delivery) *webhooksv1.Delivery {
 	return &webhooksv1.Delivery{Id: d.ID, EndpointId: d.EndpointID, EventId: d.EventID, EventType: d.EventType,
-		WebhookId: endpoints.WebhookID(d.EventID, d.EndpointID), Trigger: d.Trigger, Status: d.Status, Attempts: d.Attempts,
+		WebhookId: signing.MessageID(d.EventID, d.EndpointID), Trigger: d.Trigger, Status: d.Status, Attempts: d.Attempts,
 		DueAt: stamp(d.DueAt), Cause: d.Cause, CreatedAt: timestamppb.New(d.CreatedAt), FinishedAt: stamp(d.FinishedAt)}
 }
 
