@@ -38,7 +38,7 @@ var domains = map[string][]string{
 	"outbox-relay":   {"sequence", "publish"},
 	"sse-gateway":    {"hub", "resume"},
 	"webhook-worker": {"delivery", "signing", "schedule", "endpoints"},
-	"prompt-worker":  {"prompting", "review"},
+	"prompt-worker":  {"prompting", "review", "hooks", "runs", "limit"},
 }
 
 // technology is what a domain package may not import, by prefix.

@@ -226,6 +226,7 @@ func TestGrants(t *testing.T) {
 		"sametick_prompt consumer_members DELETE,INSERT,SELECT,UPDATE",
 		"sametick_prompt idempotency_keys INSERT,SELECT,UPDATE",
 		"sametick_prompt review_hooks DELETE,INSERT,SELECT,UPDATE",
+		"sametick_prompt review_sets SELECT",
 		"sametick_relay audit_entries SELECT",
 		"sametick_relay audit_heads INSERT,SELECT",
 		"sametick_relay audit_leaves INSERT,SELECT",

@@ -54,10 +54,13 @@ END $$;
 
 GRANT SELECT ON sametick.review_hooks, sametick.review_sets TO sametick_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sametick.review_hooks TO sametick_prompt;
+-- What it remembers of hooks it keeps by their generation.
+GRANT SELECT ON sametick.review_sets TO sametick_prompt;
 GRANT EXECUTE ON FUNCTION sametick.begin_write(bigint, bigint) TO sametick_api;
 ALTER TABLE sametick.review_hooks ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sametick.review_sets ENABLE ROW LEVEL SECURITY;
 CREATE POLICY org ON sametick.review_hooks FOR SELECT TO sametick_api USING (org_id = sametick.current_org());
 CREATE POLICY org ON sametick.review_sets FOR SELECT TO sametick_api USING (org_id = sametick.current_org());
 CREATE POLICY worker ON sametick.review_hooks TO sametick_prompt USING (sametick.sees(org_id));
+CREATE POLICY worker ON sametick.review_sets FOR SELECT TO sametick_prompt USING (sametick.sees(org_id));
 RESET ROLE;

@@ -48,7 +48,7 @@ func (s *suite) counter(name string) float64 {
 			switch {
 			case name == "unknown":
 				return testutil.ToFloat64(l.unknown)
-			case name == "connected" && l.limiter.Load() != nil:
+			case name == "connected" && l.leases.Load() != nil:
 				return 1
 			case name == "connected":
 				return 0

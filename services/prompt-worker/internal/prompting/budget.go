@@ -14,7 +14,8 @@ type Amount struct {
 	Cost int64
 }
 
-func (a Amount) plus(b Amount) Amount {
+// Plus adds.
+func (a Amount) Plus(b Amount) Amount {
 	return Amount{a.Runs + b.Runs, a.Tokens + b.Tokens, a.Cost + b.Cost}
 }
 
@@ -23,7 +24,11 @@ func (a Amount) minus(b Amount) Amount {
 }
 
 // Limits bound an Amount; nil bounds nothing.
-type Limits struct{ Runs, Tokens, Cost *int64 }
+type Limits struct {
+	Runs   *int64 `json:"runs"`
+	Tokens *int64 `json:"tokens"`
+	Cost   *int64 `json:"cost"`
+}
 
 func (l Limits) allow(a Amount) bool {
 	within := func(limit *int64, n int64) bool { return limit == nil || n <= *limit }
@@ -74,7 +79,7 @@ func (l *Ledger) Spent() Amount { return l.spent }
 // Held is what open reservations may still take.
 func (l *Ledger) Held() (sum Amount) {
 	for _, r := range l.reserved {
-		sum = sum.plus(r.worst)
+		sum = sum.Plus(r.worst)
 	}
 	return sum
 }
@@ -88,7 +93,7 @@ func (l *Ledger) Reserve(a Attempt, worst Amount, limits Limits, expires time.Ti
 	if _, held := l.reserved[a]; held {
 		return nil
 	}
-	if worst.Runs < 0 || worst.Tokens < 0 || worst.Cost < 0 || !limits.allow(l.spent.plus(l.Held()).plus(worst)) {
+	if worst.Runs < 0 || worst.Tokens < 0 || worst.Cost < 0 || !limits.allow(l.spent.Plus(l.Held()).Plus(worst)) {
 		return ErrBudget
 	}
 	if l.reserved == nil {
@@ -136,6 +141,6 @@ func (l *Ledger) count(a Attempt, s settlement) {
 		l.settled = map[Attempt]settlement{}
 	}
 	l.settled[a] = s
-	l.spent = l.spent.plus(s.amount)
+	l.spent = l.spent.Plus(s.amount)
 	delete(l.reserved, a)
 }

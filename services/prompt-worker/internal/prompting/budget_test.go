@@ -80,14 +80,14 @@ func TestLedgerNeverExceeds(t *testing.T) {
 				var spent, held Amount
 				for _, a := range slices.Collect(maps.Keys(worst)) {
 					if took, done := told[a]; done {
-						spent = spent.plus(took)
+						spent = spent.Plus(took)
 					} else {
-						held = held.plus(worst[a])
+						held = held.Plus(worst[a])
 					}
 				}
 				require.Equal(t, spent, l.Spent())
 				require.Equal(t, held, l.Held())
-				require.True(t, limits.allow(spent.plus(held)))
+				require.True(t, limits.allow(spent.Plus(held)))
 			},
 		})
 	})

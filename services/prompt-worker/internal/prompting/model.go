@@ -23,7 +23,7 @@ type Request struct {
 	Schema     json.RawMessage
 	SchemaName string
 	Tools      []Tool
-	// MaxTokens bounds the answer; 0 means the provider's default.
+	// MaxTokens bounds the answer; 0 means DefaultMaxTokens: what is not bounded cannot be paid for beforehand.
 	MaxTokens int
 	// Temperature is nil where it is left to the provider, which some insist on.
 	Temperature *float64
@@ -39,6 +39,8 @@ type Turn struct {
 	CallID string
 	// Failed says that the tool's text is an error.
 	Failed bool
+	// Native is the Response's, given back; nil for none.
+	Native json.RawMessage
 }
 
 // Tool is one that the model may ask for.
@@ -60,7 +62,21 @@ type Response struct {
 	JSON  json.RawMessage
 	Calls []ToolCall
 	Usage Usage
+	// Native is what the provider wants back unchanged in the next request, such as its signed thoughts. Only an
+	// adapter reads it.
+	Native json.RawMessage
+	// From is who answered, where several may be asked.
+	From Source
 }
+
+// Source is a provider and its model: what a price and a limit belong to.
+type Source struct {
+	ProviderID int64
+	Model      string
+}
+
+// DefaultMaxTokens is the bound of an answer that asks for none.
+const DefaultMaxTokens = 4096
 
 // Usage counts tokens. Input leaves out what a cache served, whatever the provider counts.
 type Usage struct {
@@ -96,6 +112,8 @@ type ModelError struct {
 	Unknown bool
 	// Usage is what was spent although it failed.
 	Usage Usage
+	// From is who failed, where several may be asked.
+	From Source
 }
 
 // Error implements error.

@@ -20,11 +20,11 @@ const MaxRules = 50
 // an output.
 type Rule struct {
 	// ID is named in verdicts.
-	ID string
+	ID string `json:"id"`
 	// Expression sees event, before, after and changed, see condition.NewWriteCompiler.
-	Expression string
+	Expression string `json:"expression"`
 	// Reason is for whoever is refused.
-	Reason string
+	Reason string `json:"reason"`
 }
 
 // Rules are a hook's condition and rules, ready to be evaluated. Safe for concurrent use.

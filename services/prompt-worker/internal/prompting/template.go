@@ -24,19 +24,19 @@ const (
 
 // Message is one of a template (Liquid) or of a prompt.
 type Message struct {
-	Role string
-	Text string
+	Role string `json:"role"`
+	Text string `json:"text"`
 }
 
 // Variable is a name that a template may use: a path into the event, which is data, or a fixed value, which is the
 // author's own text.
 type Variable struct {
-	Name string
+	Name string `json:"name"`
 	// Path is empty for a fixed value.
-	Path  string
-	Value string
+	Path  string `json:"path,omitempty"`
+	Value string `json:"value,omitempty"`
 	// Required makes rendering fail when the event has nothing, or null, at the path.
-	Required bool
+	Required bool `json:"required,omitempty"`
 }
 
 // Fixed tells whether the value is the author's and the same for every event.

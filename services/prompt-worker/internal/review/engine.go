@@ -136,7 +136,12 @@ func (t *trial) rules(ctx context.Context, hooks []*Hook) {
 			continue
 		}
 		j := &judged{hook: h, start: time.Now()}
-		applies, err := guarded(func() (bool, error) { return h.Rules.Matches(ctx, t.event) })
+		applies, err := guarded(func() (bool, error) {
+			if h.Broken != nil {
+				return false, h.Broken
+			}
+			return h.Rules.Matches(ctx, t.event)
+		})
 		if err == nil && !applies {
 			continue
 		}
@@ -254,7 +259,7 @@ func failure(err error) *prompting.ModelError {
 
 func (t *trial) run(j *judged, v HookVerdict) Run {
 	r := Run{
-		OrgID: t.request.OrgID, HookID: j.hook.ID, Write: *t.Write, Hash: t.hash, Version: j.version, Output: j.response.JSON, Usage: j.response.Usage,
+		OrgID: t.request.OrgID, HookID: j.hook.ID, Write: *t.Write, Hash: t.hash, Version: j.version, ProviderID: j.hook.ProviderID, Model: j.hook.Model, Output: j.response.JSON, Usage: j.response.Usage,
 		Cached: j.cached, Verdict: v, StartedAt: j.start, Latency: j.end.Sub(j.start), Traceparent: t.request.Traceparent,
 	}
 	if j.prompt != nil {

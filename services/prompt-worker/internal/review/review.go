@@ -55,6 +55,8 @@ type Hook struct {
 	Timeout     time.Duration
 	FailClosed  bool
 	Enforcement string
+	// Broken is why the hook cannot be asked, such as a label that its template has not; nil for none.
+	Broken *prompting.ModelError
 }
 
 // Hooks finds an organisation's.
@@ -90,6 +92,9 @@ type Run struct {
 	Write   Write
 	Hash    string
 	Version int
+	// ProviderID and Model are those that were to be asked.
+	ProviderID int64
+	Model      string
 	// Input, Output and Usage are empty where no model was asked.
 	Input   []prompting.Message
 	Output  json.RawMessage

@@ -232,7 +232,7 @@ func TestWaitingRetriesAreNotRead(t *testing.T) {
 	for range 20 {
 		s.emit(1, 25)
 	}
-	eventually(t, "sent", func() bool { return s.count("webhook_attempts") == 500 })
+	eventually(t, "sent", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == 500 })
 	w.stop()
 	pg := s.count("webhook_queue")
 	require.Equal(t, 20_000, pg)
