@@ -95,73 +95,35 @@ func TestKilledBeforePersisting(t *testing.T) {
 	require.EqualValues(t, w.Count(`SELECT sum(attempts) FROM sametick.prompt_runs`), spent.Runs, "what nobody knows of is spent")
 }
 
-// naive is a queue that believes its worker: attempts begin without a claim, and what came of them is kept whoever has the row.
-type naive struct{ *store.Store }
-
-func (n naive) Begin(_ context.Context, list []runs.Beginning) ([]runs.Answer, error) {
-	out := make([]runs.Answer, len(list))
-	for i := range out {
-		out[i].Begun = true
-	}
-	return out, nil
-}
-
-func (n naive) Finish(ctx context.Context, list []runs.Outcome) ([]bool, error) {
-	for i := range list {
-		list[i].Attempt--
-	}
-	kept, err := n.Store.Finish(ctx, list)
-	for i := range list {
-		if err == nil && !kept[i] {
-			err = n.SaveRuns(ctx, []*runs.Run{list[i].Run})
-		}
-	}
-	return kept, err
-}
-
-// Two workers hold every shard; each run is begun by one of them. The control believes them.
+// Two workers hold every shard; each run is begun by one of them.
 func TestTwoHolders(t *testing.T) {
 	t.Parallel()
-	for name, wrong := range map[string]bool{"claims": false, "control": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := workertest.NewWorld(t, prompting.Limits{})
-			w.Hook()
-			var queue runs.Queue = w.Store
-			if wrong {
-				queue = naive{w.Store}
-			}
-			const events = 200
-			m := &workertest.Model{}
-			both := make(chan struct{})
-			var first sync.Once
-			m.Answer = func(ctx context.Context, r prompting.Request) (prompting.Response, error) {
-				first.Do(func() { close(both) })
-				return prompting.Response{Text: "ok"}, nil
-			}
-			set := func(c *runs.Config) { c.Queue, c.Margin = queue, time.Minute }
-			w.Start("a", m, set)
-			second := w.Start("b", m, set)
-			for i := range events {
-				w.Task(int64(i + 1))
-			}
-			<-both
-			var all []int
-			for shard := range event.Shards {
-				all = append(all, shard)
-			}
-			rounds := time.NewTicker(20 * time.Millisecond) // the consumer tells the truth every 167 ms
-			defer rounds.Stop()
-			w.Eventually("all run", func() bool { second.Engine.Held(all); <-rounds.C; return done(w, events)() })
-			found := ledger(w, m, events, 1)
-			if wrong {
-				require.NotEmpty(t, found)
-			} else {
-				require.Empty(t, found)
-				require.Len(t, m.Asked(), events)
-			}
-		})
+	w := workertest.NewWorld(t, prompting.Limits{})
+	w.Hook()
+	const events = 200
+	m := &workertest.Model{}
+	both := make(chan struct{})
+	var first sync.Once
+	m.Answer = func(context.Context, prompting.Request) (prompting.Response, error) {
+		first.Do(func() { close(both) })
+		return prompting.Response{Text: "ok"}, nil
 	}
+	set := func(c *runs.Config) { c.Margin = time.Minute }
+	w.Start("a", m, set)
+	second := w.Start("b", m, set)
+	for i := range events {
+		w.Task(int64(i + 1))
+	}
+	<-both
+	var all []int
+	for shard := range event.Shards {
+		all = append(all, shard)
+	}
+	rounds := time.NewTicker(20 * time.Millisecond) // the consumer tells the truth every 167 ms
+	defer rounds.Stop()
+	w.Eventually("all run", func() bool { second.Engine.Held(all); <-rounds.C; return done(w, events)() })
+	require.Empty(t, ledger(w, m, events, 1))
+	require.Len(t, m.Asked(), events)
 }
 
 // Redis loses everything while events come; the control takes the log away too, and nothing more is scheduled.
