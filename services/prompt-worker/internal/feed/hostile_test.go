@@ -16,7 +16,6 @@ import (
 	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 	"github.com/sametick/sametick/services/prompt-worker/internal/runs"
-	"github.com/sametick/sametick/services/prompt-worker/internal/store"
 	"github.com/sametick/sametick/services/prompt-worker/internal/workertest"
 )
 
