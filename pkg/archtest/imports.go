@@ -37,7 +37,7 @@ var domains = map[string][]string{
 	"api-gateway":    {"records", "schema", "types", "events", "workflow", "identity", "audit", "review"},
 	"outbox-relay":   {"sequence", "publish"},
 	"sse-gateway":    {"hub", "resume"},
-	"webhook-worker": {"delivery", "signing", "schedule"},
+	"webhook-worker": {"delivery", "signing", "schedule", "endpoints"},
 	"prompt-worker":  {"prompting", "review", "hooks", "runs", "limit"},
 }
 

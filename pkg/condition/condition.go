@@ -5,7 +5,7 @@
 // An expression sees `event` as the specification shows it (id, org_id, aggregate_type, aggregate_id, event_type,
 // payload), with occurred_at as a timestamp. Whole numbers of 64 bits are exact; others are doubles. It has the
 // standard functions, optional values (event.payload.?name.orValue("")) and strings: charAt, indexOf, lastIndexOf,
-// lowerAscii, upperAscii, reverse, split, substring, trim.
+// lowerAscii, upperAscii, reverse, split, substring, trim. matches() takes texts of 64 KiB at most.
 package condition
 
 import (
@@ -103,6 +103,7 @@ func newCompiler(maxPrograms int, more ...cel.EnvOption) (*Compiler, error) {
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ExpressionNodeLimit(maxNodes),
+		cel.RegexProgramSizeLimit(maxRegex),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals()),
 	)...)
 	if err != nil {

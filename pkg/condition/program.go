@@ -12,6 +12,7 @@ import (
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
@@ -58,10 +59,11 @@ func (c *Compiler) compile(text string, kind Kind) (*Program, error) {
 	if closed != nil {
 		return nil, &Invalid{closed}
 	}
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(orderLiterals), cel.CostTracking(sizes{}), cel.CostLimit(maxCost)}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(orderLiterals), cel.CustomDecoratorV2(boundMatches),
+		cel.CostTracking(sizes{}), cel.CostLimit(maxCost)}
 	if p.loops {
 		sizes := types.NewSizeCalculator(types.SizeCalculatorMaxDepth(10_000), types.SizeCalculatorMaxTraversal(maxMemory))
-		options = append(options, cel.MemoryTracking(types.MemoryTrackerSizeCalculator(sizes)), cel.MemoryLimit(maxMemory), cel.InterruptCheckFrequency(100))
+		options = append(options, cel.MemoryTracking(types.MemoryTrackerSizeCalculator(sizes)), cel.MemoryLimit(maxMemory), cel.InterruptCheckFrequency(1))
 	}
 	var err error
 	if p.program, err = c.env.Program(checked, options...); err != nil {
@@ -133,7 +135,11 @@ func (k Kind) String() string {
 type sizes struct{}
 
 // CallCost implements cost.ActualCostEstimator.
-func (sizes) CallCost(_, overload string, args []ref.Val, result ref.Val) *uint64 {
+func (sizes) CallCost(function, overload string, args []ref.Val, result ref.Val) *uint64 {
+	if text, ok := first(args).(types.String); ok && function == overloads.Matches {
+		cost := 20 + uint64(len(text)) // more than the library says: a short expression may have a large program
+		return &cost
+	}
 	if overload != "" {
 		return nil
 	}
@@ -142,6 +148,13 @@ func (sizes) CallCost(_, overload string, args []ref.Val, result ref.Val) *uint6
 		cost += weight(a)
 	}
 	return &cost
+}
+
+func first(args []ref.Val) ref.Val {
+	if len(args) == 0 {
+		return nil
+	}
+	return args[0]
 }
 
 func weight(v ref.Val) uint64 {
@@ -220,6 +233,8 @@ func (p *Program) explain(err error) error {
 	switch {
 	case errors.As(err, &cancelled):
 		return fmt.Errorf("%w: %s", ErrLimit, cancelled.Message)
+	case errors.Is(err, ErrLimit):
+		return errMatched
 	case errors.Is(err, interpreter.InterruptError{}):
 		return fmt.Errorf("%w: time", ErrLimit)
 	case errors.As(err, &failed) && p.reads[failed.NodeID()] && !errors.Is(err, noOverload):

@@ -20,8 +20,8 @@ type Config struct {
 	config.Internal
 	DatabaseMaxConns int32          `env:"DATABASE_MAX_CONNS" help:"most connections to the database" allowed:"1 to 1000"`
 	RelayAddr        string         `env:"RELAY_ADDR" help:"gRPC address of outbox-relay" allowed:"host:port"`
-	PromptAddr       string         `env:"PROMPT_ADDR" help:"gRPC address of prompt-worker, which reviews writes" allowed:"host:port"`
 	WebhookAddr      string         `env:"WEBHOOK_ADDR" help:"gRPC address of webhook-worker" allowed:"host:port"`
+	PromptAddr       string         `env:"PROMPT_ADDR" help:"gRPC address of prompt-worker, which reviews writes" allowed:"host:port"`
 	SSEURL           string         `env:"SSE_URL" help:"HTTP address of sse-gateway" allowed:"http://host:port"`
 	StreamSilence    time.Duration  `env:"STREAM_SILENCE" help:"an event stream on which sse-gateway sends nothing for so long, not even a heartbeat, is ended" allowed:"1s or more, and more than sse-gateway's HEARTBEAT_INTERVAL"`
 	SigningKey       config.Secret  `env:"TOKEN_SIGNING_KEY,required" help:"key that signs access tokens" allowed:"kid:base64 of an Ed25519 seed of 32 bytes"`
@@ -44,8 +44,8 @@ type Config struct {
 const maxAccessTTL = 24 * time.Hour
 
 func defaults() Config {
-	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", PromptAddr: "127.0.0.1:9094", WebhookAddr: "127.0.0.1:9093",
-		SSEURL: "http://127.0.0.1:8082", StreamSilence: 90 * time.Second}
+	c := Config{DatabaseMaxConns: 20, RelayAddr: "127.0.0.1:9091", PromptAddr: "127.0.0.1:9094", WebhookAddr: "127.0.0.1:9093", SSEURL: "http://127.0.0.1:8082",
+		StreamSilence: 90 * time.Second}
 	c.HTTPAddr, c.GRPCAddr, c.OpsAddr = ":8080", ":9090", ":8090"
 	c.ShutdownGrace = 15 * time.Second
 	return c

@@ -110,9 +110,11 @@ func (f *Forward) call(ctx context.Context, method string, req any, answer proto
 	c := callerOf(ctx)
 	out := rpc.WithCaller(ctx, rpc.Caller{OrgID: c.call.OrgID, UserID: c.principal.UserID, Subject: c.principal.Subject,
 		Scopes: c.principal.Scopes.String(), IP: c.call.IP, UserAgent: c.call.UserAgent})
+	var keys []string
 	for _, key := range metadata.ValueFromIncomingContext(ctx, idempotency.Key) {
-		out = metadata.AppendToOutgoingContext(out, idempotency.Key, key)
+		keys = append(keys, idempotency.Key, key)
 	}
+	out = metadata.AppendToOutgoingContext(out, keys...)
 	var header metadata.MD
 	err := f.conn.Invoke(out, method, req, answer, grpc.Header(&header))
 	if replayed := header.Get(idempotency.Replayed); len(replayed) > 0 {

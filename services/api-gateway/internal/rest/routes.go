@@ -2,6 +2,7 @@ package rest
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -35,7 +36,7 @@ type route struct {
 
 // routes gives every route, by method and path as in proto/http.yaml.
 func routes() map[string]route {
-	return map[string]route{
+	table := map[string]route{
 		"POST /api/records/{type}":              {message: &recordsv1.CreateRecordRequest{}},
 		"GET /api/records/{type}":               {message: &recordsv1.ListRecordsRequest{}, pages: paging.Standard},
 		"GET /api/records/{type}/{id}":          {message: &recordsv1.GetRecordRequest{}},
@@ -105,7 +106,13 @@ func routes() map[string]route {
 		"GET /api/organization":               {message: &identityv1.GetOrganizationRequest{}},
 		"PATCH /api/organization":             {message: &identityv1.UpdateOrganizationRequest{}},
 		"DELETE /api/organization":            {message: &identityv1.ArchiveOrganizationRequest{}},
+	}
+	maps.Copy(table, webhookRoutes())
+	return table
+}
 
+func webhookRoutes() map[string]route {
+	return map[string]route{
 		"POST /api/webhooks/endpoints":                    {message: &webhooksv1.CreateEndpointRequest{}},
 		"GET /api/webhooks/endpoints":                     {message: &webhooksv1.ListEndpointsRequest{}, pages: paging.Standard},
 		"GET /api/webhooks/endpoints/{id}":                {message: &webhooksv1.GetEndpointRequest{}},

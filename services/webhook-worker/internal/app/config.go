@@ -25,7 +25,7 @@ type Config struct {
 	PerOrg           int           `env:"MAX_IN_FLIGHT_PER_ORG" envDefault:"512" help:"attempts under way at the endpoints of an organisation" allowed:"1 or more"`
 	InAll            int           `env:"MAX_IN_FLIGHT" envDefault:"2048" help:"attempts under way of this replica" allowed:"1 or more"`
 	EventMemory      int64         `env:"EVENT_MEMORY" envDefault:"134217728" help:"bytes of events held in memory to be sent; the others wait in Postgres" allowed:"1048576 or more"`
-	MaxEndpoints     int           `env:"MAX_ENDPOINTS_PER_ORG" envDefault:"10000" help:"endpoints an organisation may have, archived ones apart" allowed:"1 or more"`
+	MaxEndpoints     int           `env:"MAX_ENDPOINTS_PER_ORG" envDefault:"20000" help:"endpoints an organisation may have, archived ones apart" allowed:"1 or more"`
 }
 
 // margin is how much longer than an attempt a lease must still last for one to begin.

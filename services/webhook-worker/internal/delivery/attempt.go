@@ -139,6 +139,7 @@ func (e *Engine) persist(b *Batch) ([]int64, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.work), limit)
 		refused, err := e.c.History.Save(ctx, b)
 		cancel()
+		b.Again = true
 		if err == nil || e.work.Err() != nil {
 			return refused, err
 		}

@@ -64,6 +64,8 @@ type Window struct {
 type Batch struct {
 	Outcomes []Outcome
 	Changes  []Change
+	// Again: it may have been saved, but the answer was lost.
+	Again bool
 }
 
 // Arrival is what one batch of a shard's events led to, once it is committed.

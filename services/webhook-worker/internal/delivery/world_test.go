@@ -34,7 +34,6 @@ type world struct {
 	attempts  map[int64]int
 	loads     int
 	rowsRead  int
-	peak      int64
 	epoch     int
 	flying    map[int64]int
 	widest    map[int64]int

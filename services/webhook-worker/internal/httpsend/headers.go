@@ -2,6 +2,7 @@ package httpsend
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -48,14 +49,17 @@ func reserved(name string) bool {
 	return false
 }
 
-// shown gives the headers of a request for its history: without the values of those that authenticate.
+// shown gives the headers of a request, which must not change any more, for its history: without the values of those
+// that authenticate.
 func shown(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	for name, values := range h {
+	out, copied := h, false
+	for name := range h {
 		if secret(name) {
-			values = []string{"[hidden]"}
+			if !copied {
+				out, copied = maps.Clone(h), true
+			}
+			out[name] = []string{"[hidden]"}
 		}
-		out[name] = values
 	}
 	return out
 }

@@ -231,27 +231,27 @@ func (s *Sender) request(ctx context.Context, e *delivery.Endpoint, d *delivery.
 	if err := CheckHeaders(e.Headers); err != nil {
 		return nil, err
 	}
+	h := make(http.Header, 8+len(e.Headers)) // names are in canonical form, which Set would make anew each time
 	for name, value := range e.Headers {
-		req.Header.Set(name, value)
+		h.Set(name, value)
 	}
 	contentType := "application/json"
 	if e.Format == delivery.CloudEvents {
 		contentType = "application/cloudevents+json; charset=utf-8"
 	}
-	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("User-Agent", s.o.UserAgent)
-	req.Header.Set(signing.HeaderID, id)
-	req.Header.Set(signing.HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	req.Header.Set(signing.HeaderSignature, signature)
+	h["Content-Type"], h["User-Agent"] = []string{contentType}, []string{s.o.UserAgent}
+	h["Webhook-Id"], h["Webhook-Timestamp"] = []string{id}, []string{strconv.FormatInt(at.Unix(), 10)}
+	h["Webhook-Signature"] = []string{signature}
 	if e.Authorization != "" {
-		req.Header.Set("Authorization", e.Authorization)
+		h["Authorization"] = []string{e.Authorization}
 	}
 	traceparent := telemetry.Traceparent(ctx)
 	if traceparent == "" {
 		traceparent = d.Traceparent
 	}
 	if traceparent != "" {
-		req.Header.Set("Traceparent", traceparent)
+		h["Traceparent"] = []string{traceparent}
 	}
+	req.Header = h
 	return req, nil
 }

@@ -3,7 +3,6 @@ package schedule_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -108,7 +107,7 @@ func FuzzCompact(f *testing.F) {
 		var want bytes.Buffer
 		got := schedule.Compact(text)
 		if json.Compact(&want, text) == nil && !bytes.Equal(want.Bytes(), got) {
-			t.Fatal(fmt.Sprintf("%q became %q, not %q", text, got, want.Bytes()))
+			t.Fatalf("%q became %q, not %q", text, got, want.Bytes())
 		}
 	})
 }

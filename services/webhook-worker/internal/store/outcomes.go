@@ -25,8 +25,10 @@ SELECT r.org, r.endpoint, r.delivery, r.event, r.position, r.type, r.trigger, r.
   r.cause, r.error, nullif(r.status, 0), r.latency, r.sent::jsonb, r.got::jsonb, r.body, r.truncated, r.next, r.scheduled, r.began
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::text[],
     $11::text[], $12::smallint[], $13::bigint[], $14::text[], $15::text[], $16::bytea[], $17::boolean[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
-    AS r(org, endpoint, delivery, event, position, type, trigger, attempt, outcome, cause, error, status, latency, sent, got, body, truncated, next, scheduled, began)
-ON CONFLICT DO NOTHING`
+    AS r(org, endpoint, delivery, event, position, type, trigger, attempt, outcome, cause, error, status, latency, sent, got, body, truncated, next, scheduled, began)`
+	// To look for what is there costs every row some 2 in 5 more (measured), so only what may be there is looked for.
+	attemptsAgainSQL = attemptsSQL + ` ON CONFLICT DO NOTHING`
+
 	doneSQL = `DELETE FROM sametick.webhook_queue WHERE id = ANY($1)`
 	// The attempts made are the fence: a replica that was paused and has lost the shard cannot take back what the holder has
 	// done since.
@@ -56,7 +58,11 @@ SELECT g.org_id, g.endpoint_id, g.id, g.event_id, g.position, g.event_type, g.tr
 func (s *Worker) Save(ctx context.Context, batch *delivery.Batch) (refused []int64, err error) {
 	b := &pgx.Batch{}
 	b.Queue(everyOrg)
-	b.Queue(attemptsSQL, attemptArgs(batch.Outcomes)...)
+	if batch.Again {
+		b.Queue(attemptsAgainSQL, attemptArgs(batch.Outcomes)...)
+	} else {
+		b.Queue(attemptsSQL, attemptArgs(batch.Outcomes)...)
+	}
 	queueEnds(b, batch.Outcomes, &refused)
 	for i := range batch.Changes {
 		c := &batch.Changes[i]

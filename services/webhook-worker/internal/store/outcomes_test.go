@@ -9,17 +9,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sametick/sametick/pkg/pgtest"
+	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
 	"github.com/sametick/sametick/services/webhook-worker/internal/store"
 	"github.com/sametick/sametick/services/webhook-worker/internal/workertest"
 )
 
-// queued gives a store with n deliveries queued, and the superuser's pool.
-func queued(t *testing.T, n int) (*store.Worker, *pgxpool.Pool, []*delivery.Delivery) {
+// queued gives a store, maybe as behind a pooling proxy, with n deliveries queued, and the superuser's pool.
+func queued(t *testing.T, n int, pooled bool) (*store.Worker, *pgxpool.Pool, []*delivery.Delivery) {
 	t.Helper()
 	db := workertest.Database(t)
-	pool := pgtest.Pool(t, db.URLAs(t, workertest.Role))
+	pool, err := pg.Open(t.Context(), db.URLAs(t, workertest.Role), pg.Options{Pooled: pooled})
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
 	w := store.New(pool).Worker(nil)
 	list := make([]*delivery.Delivery, n)
 	now := time.Now()
@@ -52,7 +54,14 @@ func rows(t *testing.T, pool *pgxpool.Pool, sql string) (list []string) {
 // ended with that.
 func TestSaveIsFenced(t *testing.T) {
 	t.Parallel()
-	w, admin, list := queued(t, 4)
+	for name, pooled := range map[string]bool{"direct": false, "behind a pooling proxy": true} {
+		t.Run(name, func(t *testing.T) { saveIsFenced(t, pooled) })
+	}
+}
+
+func saveIsFenced(t *testing.T, pooled bool) {
+	t.Parallel()
+	w, admin, list := queued(t, 4, pooled)
 	for i := range list[1:] {
 		require.Greater(t, list[i+1].ID, list[i].ID)
 	}
@@ -66,6 +75,9 @@ func TestSaveIsFenced(t *testing.T) {
 	refused, err := w.Save(t.Context(), b)
 	require.NoError(t, err)
 	require.Equal(t, []int64{list[1].ID, list[2].ID}, refused)
+	_, err = w.Save(t.Context(), b)
+	require.Error(t, err, "nobody said that it may be there")
+	b.Again = true
 	refused, err = w.Save(t.Context(), b)
 	require.NoError(t, err)
 	require.Equal(t, []int64{list[0].ID, list[1].ID, list[2].ID}, refused)
@@ -78,7 +90,7 @@ func TestSaveIsFenced(t *testing.T) {
 // A window has what is due, up to its limit, and says when the next is; an ordered one goes by id.
 func TestWindow(t *testing.T) {
 	t.Parallel()
-	w, admin, list := queued(t, 6)
+	w, admin, list := queued(t, 6, true)
 	for i, s := range []int{50, -10, 20, -30, -20, 3600} { // seconds from now
 		_, err := admin.Exec(t.Context(), "UPDATE sametick.webhook_queue SET due_at = now() + make_interval(secs => $2) WHERE id = $1", list[i].ID, s)
 		require.NoError(t, err)
@@ -119,7 +131,7 @@ func TestWindow(t *testing.T) {
 // An open endpoint's deliveries are nobody's to cancel.
 func TestCancelNeedsAClosedEndpoint(t *testing.T) {
 	t.Parallel()
-	w, admin, list := queued(t, 5)
+	w, admin, list := queued(t, 5, true)
 	_, err := admin.Exec(t.Context(), "INSERT INTO sametick.webhook_endpoints (org_id, id, url) VALUES (1, 1, 'https://a.example')")
 	require.NoError(t, err)
 	want := delivery.Want{Shard: 3, OrgID: 1, EndpointID: 1, Limit: 3, Except: []int64{list[0].ID}}

@@ -2442,7 +2442,7 @@ type Attempt struct {
 	// "delivered", "retrying", "failed" or "cancelled".
 	Outcome string `protobuf:"bytes,7,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// Why not delivered: "dns", "blocked", "connect", "tls", "timeout", "reset", "status", "redirect", "gone", "too_large", "protocol",
-	// "proxy", "event_gone", "transform", "skipped", "archived", "disabled"; empty when it was.
+	// "proxy", "config", "event_gone", "filter", "transform", "skipped", "archived", "disabled"; empty when it was.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
 	// The cause in words.
 	Error  string `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
