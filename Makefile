@@ -14,7 +14,7 @@ TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help tools tools-generate tools-lint generate build test fuzz property verify verify-fmt verify-vet \
-        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api clean
+        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api bench-webhooks clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -125,3 +125,6 @@ bench-write: ## write path beside pgbench (ARGS=…)
 
 bench-api: ## GET /api/events over a million events, --long ten (ARGS=…)
 	@go run ./deploy/bench/api $(ARGS)
+
+bench-webhooks: ## webhook deliveries beside a bare POST loop and River (ARGS=…)
+	@go run ./deploy/bench/webhooks $(ARGS)

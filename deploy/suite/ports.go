@@ -12,7 +12,7 @@ type Ports struct{ HTTP, GRPC, Ops int }
 
 // Names are the services, in the order of their start.
 func Names() []string {
-	return []string{"outbox-relay", "sse-gateway", "webhook-worker", "api-gateway"}
+	return []string{"outbox-relay", "sse-gateway", "webhook-worker", "prompt-worker", "api-gateway"}
 }
 
 // DefaultPorts are the documented ones, moved up by offset.
@@ -22,6 +22,7 @@ func DefaultPorts(offset int) map[string]Ports {
 		"outbox-relay":   {GRPC: 9091 + offset, Ops: 8091 + offset},
 		"sse-gateway":    {HTTP: 8082 + offset, GRPC: 9092 + offset, Ops: 8092 + offset},
 		"webhook-worker": {GRPC: 9093 + offset, Ops: 8093 + offset},
+		"prompt-worker":  {GRPC: 9094 + offset, Ops: 8094 + offset},
 	}
 }
 
@@ -78,13 +79,18 @@ func (s *Suite) environment(name string) []string {
 	case "api-gateway":
 		env = append(env, "CORS_ORIGINS=*", "DATABASE_URL="+s.roleURL("sametick_api"), "TOKEN_SIGNING_KEY="+s.Secrets.SigningKey,
 			"RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "SSE_URL=http://"+local(s.o.Ports["sse-gateway"].HTTP),
-			"STREAM_ADDR="+local(s.o.Ports["sse-gateway"].GRPC), "WEBHOOK_ADDR="+local(s.o.Ports["webhook-worker"].GRPC))
+			"STREAM_ADDR="+local(s.o.Ports["sse-gateway"].GRPC), "WEBHOOK_ADDR="+local(s.o.Ports["webhook-worker"].GRPC),
+			"PROMPT_ADDR="+local(s.o.Ports["prompt-worker"].GRPC))
 	case "outbox-relay":
 		env = append(env, "DATABASE_URL="+s.roleURL("sametick_relay"), "AUDIT_SIGNING_KEY="+s.Secrets.AuditSigningKey)
 	case "sse-gateway":
 		// A page under development comes from any port. A stream needs a token and takes no cookie, so
 		// that a foreign page gains nothing by this.
 		env = append(env, "CORS_ORIGINS=*", "RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC), "API_ADDR="+local(s.o.Ports["api-gateway"].GRPC))
+	case "prompt-worker":
+		// A model under development is on this machine, too.
+		env = append(env, "DATABASE_URL="+s.roleURL("sametick_prompt"), "RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC),
+			"ENCRYPTION_KEYS="+s.Secrets.EncryptionKeys, "EGRESS_ALLOW=127.0.0.0/8,::1,localhost", "EGRESS_HTTP=true")
 	case "webhook-worker":
 		// A receiver under development is on this machine, without TLS. Nothing else that is not public may be called.
 		env = append(env, "DATABASE_URL="+s.roleURL("sametick_webhook"), "RELAY_ADDR="+local(s.o.Ports["outbox-relay"].GRPC),

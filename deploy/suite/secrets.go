@@ -28,7 +28,7 @@ type Secrets struct {
 	// AuditSigningKey signs the heads of the audit log, AuditPublicKey verifies them.
 	AuditSigningKey string `json:"audit_signing_key"`
 	AuditPublicKey  string `json:"audit_public_key"`
-	// EncryptionKeys seal what webhook-worker keeps secret.
+	// EncryptionKeys seal what the workers keep secret.
 	EncryptionKeys string `json:"encryption_keys"`
 	// RolePassword is that of every service's role.
 	RolePassword string `json:"role_password"`
@@ -137,7 +137,7 @@ func (s *Suite) setRolePasswords(ctx context.Context) error {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	for _, role := range []string{"sametick_api", "sametick_relay", "sametick_webhook"} {
+	for _, role := range []string{"sametick_api", "sametick_relay", "sametick_webhook", "sametick_prompt"} {
 		// The password is of letters and digits: ALTER ROLE takes no parameters.
 		if _, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, s.Secrets.RolePassword)); err != nil {
 			return fmt.Errorf("set the password of %s: %w: the user of DATABASE_URL must be a superuser or may create roles", role, err)

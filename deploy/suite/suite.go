@@ -165,7 +165,7 @@ func (s *Suite) startStores(ctx context.Context) error {
 // migrate runs the owners' migrations as the superuser, then lets the services' roles in.
 func (s *Suite) migrate(ctx context.Context) error {
 	s.say("migrating the database")
-	for _, name := range []string{"outbox-relay", "api-gateway", "webhook-worker"} {
+	for _, name := range []string{"outbox-relay", "api-gateway", "webhook-worker", "prompt-worker"} {
 		if _, err := s.runOnce(ctx, name, s.DatabaseURL, "migrate"); err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func TestServicesStartInOrderAndStopInReverse(t *testing.T) {
 	require.NoError(t, s.Down(), "twice is once")
 	notes, err := os.ReadFile(filepath.Join(s.o.Dir, "..", "notes"))
 	require.NoError(t, err)
-	require.Equal(t, "api-gateway\nwebhook-worker\nsse-gateway\noutbox-relay\n", string(notes))
+	require.Equal(t, "api-gateway\nprompt-worker\nwebhook-worker\nsse-gateway\noutbox-relay\n", string(notes))
 	require.Empty(t, person.String(), "INFO lines are for the file")
 	log, err := os.ReadFile(filepath.Join(s.o.Dir, "log", "api-gateway.log"))
 	require.NoError(t, err)
@@ -134,7 +134,7 @@ func TestAServiceThatDoesNotStartStopsTheRest(t *testing.T) {
 	require.ErrorContains(t, s.Down(), "exit status 3")
 	notes, err := os.ReadFile(filepath.Join(s.o.Dir, "..", "notes"))
 	require.NoError(t, err)
-	require.Equal(t, "webhook-worker\nsse-gateway\noutbox-relay\n", string(notes))
+	require.Equal(t, "prompt-worker\nwebhook-worker\nsse-gateway\noutbox-relay\n", string(notes))
 }
 
 func TestASecondSuiteIsToldOfTheFirst(t *testing.T) {

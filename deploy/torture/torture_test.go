@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -49,6 +50,8 @@ const (
 	streams   = "Redis streams (P6 P7)"
 	clients   = "SSE clients (P8 P10)"
 	beside    = "beside an open transaction (P4)"
+	webhooks  = "webhooks received"
+	history   = "webhooks in history"
 )
 
 func TestTheRelaySurvivesAShortStorm(t *testing.T) {
@@ -56,6 +59,12 @@ func TestTheRelaySurvivesAShortStorm(t *testing.T) {
 	require.True(t, report.Clean())
 	require.Greater(t, report.Kills, 5, "a storm without kills proves nothing")
 	require.Greater(t, verdict(t, report, clients).Checked, int64(100))
+	require.Greater(t, report.Webhooks.Pairs, int64(1000))
+	killed := 0
+	for n := range report.Options.Workers {
+		killed += report.Faults[fmt.Sprintf("worker %d SIGKILL", n)]
+	}
+	require.Greater(t, killed, 3, "workers must die too")
 }
 
 // The judge must find in each known-wrong relay what is wrong with it, and nothing that is not.
@@ -85,8 +94,26 @@ func TestTheJudgeCatchesPublishingWithoutALog(t *testing.T) {
 
 func TestTheJudgePassesARightDouble(t *testing.T) {
 	t.Parallel()
-	report := short(t, func(o *harness.Options) { o.Relay, o.Duration, o.Pace = "right", 8*time.Second, 0.2 })
+	report := short(t, func(o *harness.Options) { o.Relay, o.Worker, o.Duration, o.Pace = "right", "right", 8*time.Second, 0.2 })
 	require.True(t, report.Clean())
+	require.Greater(t, report.Webhooks.Pairs, int64(500))
+}
+
+// A cursor that is moved apart from what it stands for: what a worker had not queued yet when it died is never sent.
+func TestTheJudgeCatchesACursorOutsideTheTransaction(t *testing.T) {
+	t.Parallel()
+	report := short(t, func(o *harness.Options) {
+		o.Relay, o.Worker, o.Duration, o.Pace = "right", "wrong-cursor", 8*time.Second, 0.2
+	})
+	require.False(t, report.Clean())
+	require.Positive(t, verdict(t, report, webhooks).Lost)
+	require.Positive(t, verdict(t, report, history).Lost)
+	require.Zero(t, verdict(t, report, webhooks).OutOfOrder)
+	require.Zero(t, verdict(t, report, webhooks).Foreign)
+	require.Zero(t, verdict(t, report, history).Twice)
+	for _, what := range []string{commits, positions, streams} {
+		require.Zero(t, verdict(t, report, what).Failures(), "the relay is right")
+	}
 }
 
 // wrong runs a wrong relay in fair weather: it is wrong without any help.

@@ -127,7 +127,7 @@ func TestOnce(t *testing.T) {
 // What fails leaves neither a claim nor a change; the control does its work beside the claim's transaction.
 func TestAFailedCallLeavesNothing(t *testing.T) {
 	s := start(t)
-	for beside, left := range map[bool]int{false: 0, true: 1} {
+	for left, beside := range []bool{false, true} { // the control last: what it leaves stays
 		s.beside, s.fail = beside, errs.New(errs.Invalid, "NO", "no")
 		_, err := s.call(create, "k", "x")
 		require.True(t, errs.HasReason(err, "NO"), err)

@@ -211,6 +211,9 @@ func TestGrants(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"sametick_api audit_entries SELECT",
+		"sametick_api entry_actor_counts SELECT",
+		"sametick_api entry_counts SELECT",
+		"sametick_api entry_times SELECT",
 		"sametick_api event_actor_counts SELECT",
 		"sametick_api event_counts SELECT",
 		"sametick_api event_times SELECT",

@@ -86,35 +86,38 @@ var errDown = errs.New(errs.Unavailable, "RATE_LIMIT_UNAVAILABLE", "rate limits 
 // Redis. It errs with errs.Unavailable when Redis does not answer in time, and then at once for a while: whether
 // the call passes is for the caller to say. What it took then nobody knows. n must be from 1 to the smallest Burst.
 func (l *Limiter) Allow(ctx context.Context, n int, budgets ...Budget) (Result, error) {
-	limited := make([]Budget, 0, len(budgets))
+	limited, err := limited(n, budgets)
+	if err != nil || len(limited) == 0 {
+		return Result{Allowed: err == nil}, err
+	}
+	got, _, err := l.take(ctx, n, 0, limited)
+	return got, err
+}
+
+// limited are the budgets that have a limit.
+func limited(n int, budgets []Budget) ([]Budget, error) {
+	out := make([]Budget, 0, len(budgets))
 	for _, b := range budgets {
 		switch {
 		case b.Rate == 0:
 			continue
 		case b.Rate < 0 || b.Period < time.Microsecond || n < 1 || n > b.Burst:
-			return Result{}, errs.New(errs.Internal, "INTERNAL", "internal error").WithCause(fmt.Errorf("ratelimit: %d of %+v", n, b))
+			return nil, errs.New(errs.Internal, "INTERNAL", "internal error").WithCause(fmt.Errorf("ratelimit: %d of %+v", n, b))
 		}
-		limited = append(limited, b)
+		out = append(out, b)
 	}
-	if len(limited) == 0 {
-		return Result{Allowed: true}, nil
-	}
-	answer, err := l.ask(ctx, n, limited)
-	if err != nil {
-		return Result{}, err
-	}
-	return tightest(answer, limited), nil
+	return out, nil
 }
 
-// ask runs the script, unless Redis is being left alone. After the pause one call tries, and the others go on
-// being refused until it has an answer.
-func (l *Limiter) ask(ctx context.Context, n int, budgets []Budget) ([]int64, error) {
+// take takes n tokens, and more if a quarter of each budget is left then, and tells how many it took. It leaves Redis
+// alone while that is due. After the pause one call tries, and the others go on being refused until it has an answer.
+func (l *Limiter) take(ctx context.Context, n, more int, budgets []Budget) (Result, int, error) {
 	now := time.Now()
 	if at := l.askAt.Load(); at != 0 && (now.UnixNano() < at || !l.askAt.CompareAndSwap(at, now.Add(l.options.Pause).UnixNano())) {
-		return nil, errDown
+		return Result{}, 0, errDown
 	}
-	keys, args := make([]string, len(budgets)), make([]string, 1, 1+3*len(budgets))
-	args[0] = strconv.Itoa(n)
+	keys, args := make([]string, len(budgets)), make([]string, 2, 2+3*len(budgets))
+	args[0], args[1] = strconv.Itoa(n), strconv.Itoa(more)
 	for i, b := range budgets {
 		keys[i] = b.Key
 		args = append(args, strconv.Itoa(b.Rate), strconv.FormatInt(b.Period.Microseconds(), 10), strconv.Itoa(b.Burst))
@@ -125,18 +128,18 @@ func (l *Limiter) ask(ctx context.Context, n int, budgets []Budget) ([]int64, er
 	switch {
 	case err == nil && len(answer) == 1+3*len(budgets):
 		l.askAt.Store(0)
-		return answer, nil
+		return tightest(answer, budgets), int(answer[0]), nil
 	case ctx.Err() != nil: // the caller left: no fault of Redis
-		return nil, ctx.Err()
+		return Result{}, 0, ctx.Err()
 	case err == nil:
 		err = fmt.Errorf("ratelimit: the script answered %v", answer)
 	}
 	l.askAt.Store(time.Now().Add(l.options.Pause).UnixNano())
-	return nil, errDown.WithCause(err)
+	return Result{}, 0, errDown.WithCause(err)
 }
 
 func tightest(answer []int64, budgets []Budget) (out Result) {
-	out.Allowed = answer[0] == 1
+	out.Allowed = answer[0] > 0
 	for i, b := range budgets {
 		left, wait, full := int(answer[3*i+1]), microseconds(answer[3*i+2]), microseconds(answer[3*i+3])
 		if i == 0 || wait > out.RetryAfter || wait == out.RetryAfter && left < out.Remaining {

@@ -32,7 +32,20 @@ func (b *bench) fillAudit(ctx context.Context, url string, n int) (err error) {
 			return err
 		}
 	}
-	_, err = b.pool.Exec(ctx, `VACUUM (ANALYZE) sametick.audit_entries`)
+	_, _ = fmt.Fprintln(b.log, "counting blocks")
+	for _, sql := range []string{`VACUUM (ANALYZE) sametick.audit_entries`,
+		`INSERT INTO sametick.audit_heads (seal, size, snapshot, page_after, max_id, claim_xid, system_identifier, note)
+SELECT 1, max(id), pg_current_snapshot(), 0, max(id), pg_current_xact_id(), 1, '' FROM sametick.audit_entries`} {
+		if _, err := b.pool.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	for counted := true; counted; {
+		if err := b.pool.QueryRow(ctx, `SELECT sametick.count_next_entry_block()`).Scan(&counted); err != nil {
+			return err
+		}
+	}
+	_, err = b.pool.Exec(ctx, `VACUUM (ANALYZE) sametick.entry_counts, sametick.entry_actor_counts, sametick.entry_times`)
 	return err
 }
 

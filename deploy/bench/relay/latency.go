@@ -14,6 +14,7 @@ import (
 	"github.com/sametick/sametick/deploy/bench/internal/contender"
 	"github.com/sametick/sametick/deploy/bench/internal/latency"
 	"github.com/sametick/sametick/deploy/bench/internal/rig"
+	"github.com/sametick/sametick/deploy/bench/internal/waker"
 )
 
 const (
@@ -34,7 +35,7 @@ type live struct {
 	url   string
 	pool  *pgxpool.Pool
 	relay *rig.Process
-	wake  *waker
+	wake  *waker.Waker
 }
 
 // startLive makes the database and starts the relay.
@@ -62,14 +63,14 @@ func (b *bench) startLive(ctx context.Context, name string) (_ *live, err error)
 	if err := l.relay.Ready(ctx); err != nil {
 		return nil, err
 	}
-	l.wake, err = newWaker(l.relay.GRPC, b.rig.InternalToken)
+	l.wake, err = waker.New(l.relay.GRPC, b.rig.InternalToken)
 	return l, err
 }
 
 func (l *live) stop() error {
 	var err error
 	if l.wake != nil {
-		err = l.wake.close()
+		err = l.wake.Close()
 	}
 	l.pool.Close()
 	if l.relay != nil {
@@ -107,7 +108,7 @@ func (l *live) follow(ctx context.Context, wake bool, start func(context.Context
 			Warmup: warmup, Orgs: orgs(),
 		}
 		if wake {
-			load.Committed = l.wake.hint
+			load.Committed = l.wake.Hint
 		}
 		result, err = load.Run(readCtx, clock)
 	}

@@ -59,13 +59,15 @@ func build(ctx context.Context, opt options, log io.Writer) (_ *bench, err error
 		Facts: append(facts, report.Fact{Name: "pgbench", Value: b.pgbench.version}),
 		Notes: []string{"pgbench runs these statements, captured from api-gateway:\n" + b.pgbench.shown},
 	}
-	b.gateway, err = b.startGateway(ctx)
+	if b.gateway, err = b.startGateway(ctx, b.database); err == nil && opt.costs {
+		b.variants, err = b.startVariants(ctx)
+	}
 	return b, err
 }
 
-func (b *bench) startGateway(ctx context.Context) (*rig.Process, error) {
-	p, err := b.rig.Service("api-gateway", "DATABASE_URL="+b.database,
-		"TOKEN_SIGNING_KEY="+b.tokens.SigningKey, "TOKEN_PUBLIC_KEYS="+b.tokens.PublicKeys)
+func (b *bench) startGateway(ctx context.Context, database string, env ...string) (*rig.Process, error) {
+	p, err := b.rig.Service("api-gateway", append([]string{"DATABASE_URL=" + database,
+		"TOKEN_SIGNING_KEY=" + b.tokens.SigningKey, "TOKEN_PUBLIC_KEYS=" + b.tokens.PublicKeys}, env...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +81,9 @@ func (b *bench) close() error {
 	var err error
 	if b.gateway != nil {
 		err = b.gateway.Stop()
+	}
+	for _, v := range b.variants {
+		err = errors.Join(err, v.gateway.Stop())
 	}
 	return errors.Join(err, b.rig.Close())
 }
@@ -117,9 +122,13 @@ func (c *client) create(ctx context.Context) (*recordsv1.Record, error) {
 
 // create lets n clients create records for the length of a measurement and gives the rate.
 func (b *bench) create(ctx context.Context, n int) (float64, error) {
+	return b.createAt(ctx, b.gateway, n)
+}
+
+func (b *bench) createAt(ctx context.Context, gateway *rig.Process, n int) (float64, error) {
 	clients := make([]*client, n)
 	for i := range clients {
-		c, err := b.dial(b.gateway.GRPC)
+		c, err := b.dial(gateway.GRPC)
 		if err != nil {
 			return 0, err
 		}
@@ -144,7 +153,7 @@ func (b *bench) create(ctx context.Context, n int) (float64, error) {
 		})
 	}
 	if b.profile {
-		group.Go(func() error { return b.gateway.Profile(ctx, b.seconds, filepath.Join(b.out, "api-gateway.pprof")) })
+		group.Go(func() error { return gateway.Profile(ctx, b.seconds, filepath.Join(b.out, "api-gateway.pprof")) })
 	}
 	if err := group.Wait(); err != nil {
 		return 0, err

@@ -27,6 +27,7 @@ type options struct {
 	out     string
 	check   bool
 	profile bool
+	costs   bool
 }
 
 func main() { os.Exit(status()) }
@@ -80,6 +81,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&clients, "clients", "1,8,32", "how many clients write at a time")
 	f.StringVar(&opt.out, "out", "out/bench", "where write.json and write.svg go")
 	f.BoolVar(&opt.profile, "profile", false, "take a CPU profile of api-gateway in each of its measurements (last one is kept)")
+	f.BoolVar(&opt.costs, "costs", false, "CreateRecord as it is, without rate limits, and without the indexes that only the API reads by")
 	f.BoolVar(&opt.check, "check", false, "fail when a target is missed")
 	if err := f.Parse(args); err != nil {
 		return opt, err
@@ -112,10 +114,14 @@ type bench struct {
 	tokens   *rig.Tokens
 	gateway  *rig.Process
 	pgbench  *pgbench
+	variants []variant
 }
 
 // contenders of each round: how many transactions a second for so many clients.
 func (b *bench) contenders() []contender {
+	if b.costs {
+		return b.compared()
+	}
 	return []contender{
 		{"CreateRecord", b.create},
 		{"pgbench, pipelined", func(ctx context.Context, n int) (float64, error) { return b.pgbench.run(ctx, n, pipelined) }},

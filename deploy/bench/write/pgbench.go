@@ -82,7 +82,7 @@ func (b *bench) capture(ctx context.Context) (statements []rig.Statement, id str
 	if err := b.rig.LogStatements(ctx, role, true); err != nil {
 		return nil, "", err
 	}
-	gateway, err := b.startGateway(ctx)
+	gateway, err := b.startGateway(ctx, b.database)
 	if err != nil {
 		return nil, "", err
 	}

@@ -33,11 +33,14 @@ SELECT org, sametick.shard_of(org), 'task', entity, 1 + i % 2, 'task.' || phase,
        LATERAL (SELECT 1 + (i / 2) % $3::bigint AS org, 1 + i / 2 AS entity,
                        CASE WHEN i % 2 = 0 THEN 'pre_create' ELSE 'post_create' END AS phase) v`
 
-// Load commits n events and leaves the table vacuumed and analysed.
-func Load(ctx context.Context, pool *pgxpool.Pool, n int) error {
+// Load commits n events of Orgs organisations and leaves the table vacuumed and analysed.
+func Load(ctx context.Context, pool *pgxpool.Pool, n int) error { return LoadOf(ctx, pool, n, Orgs) }
+
+// LoadOf does the same with organisations 1 to orgs, two events of each in turn.
+func LoadOf(ctx context.Context, pool *pgxpool.Pool, n, orgs int) error {
 	group, ctx2 := errgroup.WithContext(ctx)
 	for w := range writers {
-		group.Go(func() error { return load(ctx2, pool, w*perTransaction, n) })
+		group.Go(func() error { return load(ctx2, pool, w*perTransaction, n, orgs) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("load %d events: %w", n, err)
@@ -49,7 +52,7 @@ func Load(ctx context.Context, pool *pgxpool.Pool, n int) error {
 }
 
 // load commits every writers-th transaction of n events, beginning with the one that starts at from.
-func load(ctx context.Context, pool *pgxpool.Pool, from, n int) error {
+func load(ctx context.Context, pool *pgxpool.Pool, from, n, orgs int) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -60,7 +63,7 @@ func load(ctx context.Context, pool *pgxpool.Pool, from, n int) error {
 		return err
 	}
 	for i := from; i < n; i += writers * perTransaction {
-		if _, err := conn.Exec(ctx, insert, i, min(i+perTransaction, n)-1, Orgs); err != nil {
+		if _, err := conn.Exec(ctx, insert, i, min(i+perTransaction, n)-1, orgs); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sametick/sametick/deploy/torture/internal/chaos"
+	"github.com/sametick/sametick/deploy/torture/internal/hooks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,4 +95,25 @@ func TestAReplicaThatGoesUncleanlyIsReported(t *testing.T) {
 	_, j := storm(t, 7, chaos.Gateway(r, 5*time.Second))
 	require.Positive(t, r.terminated)
 	require.Len(t, j.Failed(), r.terminated)
+}
+
+// moods notes what receivers are put into.
+type moods struct{ failing, hanging []hooks.Mood }
+
+func (m *moods) Fail(to hooks.Mood) { m.failing = append(m.failing, to) }
+func (m *moods) Hang(to hooks.Mood) { m.hanging = append(m.hanging, to) }
+
+func TestReceiversGetWellAgain(t *testing.T) {
+	m := &moods{}
+	_, j := storm(t, 7, chaos.FarEnd(m, 3*time.Second))
+	counts, kills := j.Counts()
+	require.Len(t, counts, 2)
+	require.Zero(t, kills, "receivers die of nothing")
+	for _, list := range [][]hooks.Mood{m.failing, m.hanging} {
+		require.Greater(t, len(list), 20)
+		for i, mood := range list {
+			require.Equal(t, i%2 == 1, mood == hooks.Well, "%d: %s", i, mood)
+		}
+	}
+	require.Subset(t, m.failing, []hooks.Mood{hooks.Failing, hooks.Busy, hooks.Resetting})
 }

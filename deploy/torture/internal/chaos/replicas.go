@@ -52,6 +52,16 @@ func Gateway(r Replica, every time.Duration) Campaign {
 	}}
 }
 
+// Worker is the campaign against one webhook-worker: killed between sending and saving, stopped for longer than its lease
+// lasts, so that two hold a shard.
+func Worker(r Replica, every time.Duration) Campaign {
+	return Campaign{Name: r.Name(), Every: every, Faults: []Fault{
+		{Name: "SIGKILL", Weight: 7, Kills: 1, Do: kill(r, time.Second)},
+		{Name: "SIGSTOP, SIGCONT", Weight: 2, Kills: 1, Do: freeze(r)},
+		{Name: "SIGTERM", Weight: 1, Kills: 1, Do: terminate(r)},
+	}}
+}
+
 func kill(r Replica, most time.Duration) func(context.Context, *rand.Rand) (string, error) {
 	return func(ctx context.Context, rng *rand.Rand) (string, error) {
 		d := Between(rng, 0, most)

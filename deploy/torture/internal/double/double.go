@@ -1,6 +1,6 @@
-// Package double holds relays that are made for the judge, none of them for use: one that is right
-// and slow, and three that are wrong in the ways in which outbox relays usually are. A judge that
-// passes a wrong one is no judge.
+// Package double holds relays and workers that are made for the judge, none of them for use: those that are right
+// and slow, and those that are wrong in the ways in which their kind usually is. A judge that passes a wrong
+// one is no judge. Relays:
 //
 //	right        reads what has no position, by anti-join. Clean.
 //	wrong-id     a cursor on event ids (`id > last`): an event that commits after a greater id was read
@@ -10,6 +10,8 @@
 //	             order), and one open transaction holds up everything (probe of P4).
 //	wrong-direct no position log: XADD with the event id as stream id, and a refused id taken for
 //	             "already there". Late commits are lost, positions do not exist.
+//
+// Workers of webhooks: see worker.go. There is a gateway too, which is right.
 package double
 
 import (
@@ -40,10 +42,11 @@ type Servers interface {
 // Kinds are the names of the doubles.
 func Kinds() []string { return []string{"right", "wrong-id", "wrong-xmin", "wrong-direct"} }
 
-// Relay is a double. Killing it drops it between any two statements; it has the methods of a process.
-type Relay struct {
-	name, kind string
-	servers    Servers
+// Replica is a double. Killing it drops it between any two statements; it has the methods of a process.
+type Replica struct {
+	name    string
+	step    func(context.Context, *session) error
+	servers Servers
 
 	mu     sync.Mutex
 	cancel context.CancelFunc
@@ -51,19 +54,20 @@ type Relay struct {
 	gate   gate
 }
 
-// New prepares a double of a kind.
-func New(name, kind string, servers Servers) (*Relay, error) {
-	if stepOf(kind) == nil {
+// New prepares a relay of a kind.
+func New(name, kind string, servers Servers) (*Replica, error) {
+	step := stepOf(kind)
+	if step == nil {
 		return nil, fmt.Errorf("there is no relay %q", kind)
 	}
-	return &Relay{name: name, kind: kind, servers: servers}, nil
+	return &Replica{name: name, step: step, servers: servers}, nil
 }
 
 // Name is the replica's.
-func (r *Relay) Name() string { return r.name }
+func (r *Replica) Name() string { return r.name }
 
 // Start starts it, unless it runs.
-func (r *Relay) Start(context.Context) error {
+func (r *Replica) Start(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cancel != nil {
@@ -79,7 +83,7 @@ func (r *Relay) Start(context.Context) error {
 }
 
 // Kill ends it wherever it is.
-func (r *Relay) Kill() {
+func (r *Replica) Kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cancel == nil {
@@ -92,19 +96,19 @@ func (r *Relay) Kill() {
 }
 
 // Pause holds it before its next statement.
-func (r *Relay) Pause() { r.gate.shut() }
+func (r *Replica) Pause() { r.gate.shut() }
 
 // Continue lets it go on.
-func (r *Relay) Continue() { r.gate.open() }
+func (r *Replica) Continue() { r.gate.open() }
 
 // Terminate is Kill: a double has no manners.
-func (r *Relay) Terminate(time.Duration) error {
+func (r *Replica) Terminate(time.Duration) error {
 	r.Kill()
 	return nil
 }
 
 // run connects and steps until ctx ends; any error is answered by beginning anew.
-func (r *Relay) run(ctx context.Context) {
+func (r *Replica) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := r.session(ctx); err != nil {
 			pause(ctx, 100*time.Millisecond)
@@ -112,7 +116,7 @@ func (r *Relay) run(ctx context.Context) {
 	}
 }
 
-func (r *Relay) session(ctx context.Context) (err error) {
+func (r *Replica) session(ctx context.Context) (err error) {
 	conn, err := r.servers.Postgres(ctx)
 	if err != nil {
 		return err
@@ -124,9 +128,8 @@ func (r *Relay) session(ctx context.Context) (err error) {
 	}
 	defer client.Close()
 	s := &session{conn: conn, redis: client, gate: &r.gate}
-	step := stepOf(r.kind)
 	for ctx.Err() == nil {
-		if err := step(ctx, s); err != nil {
+		if err := r.step(ctx, s); err != nil {
 			return err
 		}
 		pause(ctx, 10*time.Millisecond)

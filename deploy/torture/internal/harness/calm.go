@@ -45,7 +45,10 @@ func (r *run) calm(ctx context.Context) error {
 	if err := r.probe(ctx); err != nil {
 		return err
 	}
-	return r.drain(ctx)
+	if err := r.drain(ctx); err != nil {
+		return err
+	}
+	return r.drainWebhooks(ctx)
 }
 
 // state is how far everything has come.

@@ -59,6 +59,8 @@ func parse(args []string, stderr io.Writer) (o Options, keep bool, err error) {
 	flags.StringVar(&o.Gateway, "gateway", o.Gateway, "real, or right: a double that knows LogService only")
 	flags.IntVar(&o.Relays, "relays", o.Relays, "replicas of the relay, beside one that comes and goes")
 	flags.IntVar(&o.Gateways, "gateways", o.Gateways, "replicas of the sse-gateway; 0: none, and no clients")
+	flags.StringVar(&o.Worker, "worker", o.Worker, "real, or a double of webhook-worker: right, wrong-cursor")
+	flags.IntVar(&o.Workers, "workers", o.Workers, "replicas of webhook-worker; 0: none, and no receivers")
 	flags.IntVar(&o.Writers, "writers", o.Writers, "concurrent writers")
 	flags.IntVar(&o.Clients, "clients", o.Clients, "concurrent SSE clients")
 	flags.DurationVar(&o.Think, "think", o.Think, "mean pause of a writer between two transactions")

@@ -29,8 +29,10 @@ type Options struct {
 	// Relay is Real, or the name of a double. Gateway is Real or Right, the double; there is none beside
 	// a double of the relay, which has no LogService.
 	Relay, Gateway string
-	// Relays and Gateways are how many replicas run.
-	Relays, Gateways int
+	// Worker is Real, or the name of a double. Beside a double of the relay only a double works.
+	Worker string
+	// Relays, Gateways and Workers are how many replicas run.
+	Relays, Gateways, Workers int
 	// Writers and Clients are how many work at a time; Think is a writer's mean pause.
 	Writers, Clients int
 	Think            time.Duration
@@ -47,7 +49,7 @@ type Options struct {
 // Defaults are those of the command line.
 func Defaults() Options {
 	return Options{
-		Duration: 2 * time.Minute, Relay: Real, Gateway: Real, Relays: 2, Gateways: 2, Writers: 12, Clients: 18,
+		Duration: 2 * time.Minute, Relay: Real, Gateway: Real, Worker: Real, Relays: 2, Gateways: 2, Workers: 3, Writers: 12, Clients: 18,
 		Think: 40 * time.Millisecond, Bulk: 3000, Pace: 1,
 	}
 }
@@ -61,19 +63,25 @@ func (o *Options) check() error {
 	if o.Gateway != Real && o.Gateway != Right {
 		all = append(all, fmt.Errorf("--gateway %s: must be %s or %s", o.Gateway, Real, Right))
 	}
+	if o.Worker != Real && !slices.Contains(double.WorkerKinds(), o.Worker) {
+		all = append(all, fmt.Errorf("--worker %s: must be %s or %s", o.Worker, Real, strings.Join(double.WorkerKinds(), ", ")))
+	}
 	for name, n := range map[string]int{"--relays": o.Relays, "--writers": o.Writers, "--clients": o.Clients, "--bulk": o.Bulk} {
 		if n < 1 {
 			all = append(all, fmt.Errorf("%s %d: must be at least 1", name, n))
 		}
 	}
-	if o.Gateways < 0 {
-		all = append(all, errors.New("--gateways must not be negative"))
+	if o.Gateways < 0 || o.Workers < 0 {
+		all = append(all, errors.New("--gateways and --workers must not be negative"))
 	}
 	if o.Duration <= 0 || o.Think < 0 || o.Pace < 0 {
 		all = append(all, errors.New("--duration must be positive, --think and --pace not negative"))
 	}
 	return errors.Join(all...)
 }
+
+// webhooks tells whether there are workers: a real one needs a real relay's LogService.
+func (o *Options) webhooks() bool { return o.Workers > 0 && (o.Relay == Real || o.Worker != Real) }
 
 // hot is how many entities of each type and organisation all writers contend for.
 const hot = 12

@@ -22,6 +22,7 @@ type Report struct {
 	Storm    time.Duration
 	Ledger   ledger.Counts
 	Clients  follow.Counts
+	Webhooks judge.DeliveryCounts
 	Faults   map[string]int
 	Kills    int
 	Verdicts []*judge.Verdict
@@ -70,6 +71,13 @@ func (r *run) judge(ctx context.Context, ledgerPath string, endListening func() 
 		}
 		verdicts = append(verdicts, clients)
 	}
+	if r.hooks != nil {
+		deliveries, err := r.judgeWebhooks(ctx, conn, facts, log)
+		if err != nil {
+			return err
+		}
+		verdicts = append(verdicts, deliveries...)
+	}
 	r.report.Verdicts = append(verdicts, r.report.Verdicts...)
 	return nil
 }
@@ -117,6 +125,10 @@ func (r *Report) Print(w io.Writer) error {
 		fmt.Fprintf(&b, "%d clients in %d connections received %d events and %d id-only blocks\n",
 			r.Clients.Lives, r.Clients.Reconnects, r.Clients.Delivered, r.Clients.Marks)
 	}
+	if w := r.Webhooks; w.Pairs > 0 {
+		fmt.Fprintf(&b, "%d webhooks: %d requests were accepted again, with the same webhook-id, and %d not accepted; %d were saved as delivered by two replicas\n",
+			w.Pairs, w.Repeats, w.Refused, w.Twice)
+	}
 	fmt.Fprintf(&b, "%d kills; faults by kind:\n", r.Kills)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&b, "  %5d  %s\n", r.Faults[name], name)
@@ -140,6 +152,6 @@ func (r *Report) Print(w io.Writer) error {
 // command repeats the run.
 func (r *Report) command() string {
 	o := &r.Options
-	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --gateway %s --relays %d --gateways %d --writers %d --clients %d --think %s --bulk %d --pace %g",
-		o.Seed, o.Duration, o.Relay, o.Gateway, o.Relays, o.Gateways, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
+	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --gateway %s --worker %s --relays %d --gateways %d --workers %d --writers %d --clients %d --think %s --bulk %d --pace %g",
+		o.Seed, o.Duration, o.Relay, o.Gateway, o.Worker, o.Relays, o.Gateways, o.Workers, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
 }

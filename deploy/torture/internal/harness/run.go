@@ -31,6 +31,7 @@ type run struct {
 	ledger  *ledger.Ledger
 	load    *load.Load
 	crowd   *follow.Crowd
+	hooks   *webhooks
 	journal *chaos.Journal
 	report  *Report
 }
@@ -59,7 +60,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := r.migrate(ctx); err != nil {
 		return nil, err
 	}
-	if r.suite, err = newSuite(ctx, &o, r.servers); err != nil {
+	defer func() { err = errors.Join(err, r.hooks.close()) }()
+	if r.suite, err = r.newSuite(ctx); err != nil {
 		return nil, err
 	}
 	err = r.torture(ctx)
@@ -94,7 +96,7 @@ func (r *run) migrate(ctx context.Context) error {
 
 // torture is storm, healing, calm, judgement.
 func (r *run) torture(ctx context.Context) (err error) {
-	if err := errors.Join(r.suite.start(ctx), r.suite.awaitReady(ctx)); err != nil {
+	if err := errors.Join(r.suite.start(ctx), r.suite.awaitReady(ctx), r.makeEndpoints(ctx)); err != nil {
 		return err
 	}
 	path := filepath.Join(r.o.Dir, "ledger")
@@ -164,6 +166,9 @@ func (r *run) progress(ctx context.Context) {
 			c := r.crowd.Counts()
 			line += fmt.Sprintf(", %d events to %d clients in %d connections", c.Delivered, c.Lives, c.Reconnects)
 		}
+		if r.hooks != nil {
+			line += fmt.Sprintf(", %d webhooks accepted", r.hooks.record.Counts().Accepted)
+		}
 		r.say("%s", line)
 	}
 }
@@ -190,5 +195,11 @@ func (r *run) campaigns() []chaos.Campaign {
 	for _, replica := range r.suite.gateways {
 		list = append(list, chaos.Gateway(replica, every(10*time.Second)))
 	}
-	return list
+	if r.hooks == nil {
+		return list
+	}
+	for _, replica := range r.suite.workers {
+		list = append(list, chaos.Worker(replica, every(5*time.Second)))
+	}
+	return append(list, chaos.FarEnd(r.hooks.receivers, every(4*time.Second)), chaos.Retries(r.servers, every(10*time.Second)))
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sametick/sametick/deploy/torture/internal/chaos"
@@ -18,38 +19,51 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 )
 
-// suite is what is under torture: relays and gateways, real or double.
+// suite is what is under torture: relays, gateways and workers, real or double.
 type suite struct {
 	relays []chaos.Replica
 	// extra is started only by chaos.
 	extra     chaos.Replica
 	gateways  []chaos.Replica
+	workers   []chaos.Replica
 	urls      []string
 	front     *rig.Front
 	processes []*rig.Process
 	signer    *auth.Signer
+	// webhooks is the gRPC address of a worker, internal the token between services.
+	webhooks, internal string
 	// ops are the processes' base URLs, in their order.
 	ops []string
 }
 
 // newSuite builds what has to be built and prepares all replicas; none runs yet.
-func newSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, error) {
+func (r *run) newSuite(ctx context.Context) (*suite, error) {
+	o, servers := r.o, r.servers
+	if o.webhooks() {
+		if err := r.openWebhooks(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if o.Relay == Real {
-		return newRealSuite(ctx, o, servers)
+		return r.newRealSuite(ctx)
 	}
 	s := &suite{}
 	for n := range o.Relays + 1 {
-		r, err := double.New(fmt.Sprintf("relay %d", n), o.Relay, servers)
+		d, err := double.New(fmt.Sprintf("relay %d", n), o.Relay, servers)
 		if err != nil {
 			return nil, err
 		}
-		s.relays = append(s.relays, r)
+		s.relays = append(s.relays, d)
 	}
 	s.extra, s.relays = s.relays[o.Relays], s.relays[:o.Relays]
+	if o.webhooks() {
+		return s, s.addWorkers(ctx, r, nil, nil)
+	}
 	return s, nil
 }
 
-func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite, error) {
+func (r *run) newRealSuite(ctx context.Context) (*suite, error) {
+	o, servers := r.o, r.servers
 	if err := build(ctx, o); err != nil {
 		return nil, err
 	}
@@ -65,14 +79,14 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := rig.FreeAddresses(2*(o.Relays+1) + 3*o.Gateways)
+	addresses, err := rig.FreeAddresses(2*(o.Relays+1) + 3*o.Gateways + 2*o.Workers)
 	if err != nil {
 		return nil, err
 	}
-	internal := rand.Text()
+	s.internal = rand.Text()
 	common := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + o.Dir, "TMPDIR=" + o.Dir, "LOG_LEVEL=info",
-		"REDIS_URL=" + servers.RedisURL, "INTERNAL_TOKEN=" + internal,
+		"REDIS_URL=" + servers.RedisURL, "INTERNAL_TOKEN=" + s.internal,
 	}
 	var targets []string
 	for n := range o.Relays + 1 {
@@ -85,7 +99,14 @@ func newRealSuite(ctx context.Context, o *Options, servers *rig.Servers) (*suite
 	if s.front, err = rig.NewFront(targets); err != nil {
 		return nil, err
 	}
-	return s, s.addGateways(o, addresses[2*(o.Relays+1):], common, internal, public)
+	addresses = addresses[2*(o.Relays+1):]
+	if err := s.addGateways(o, addresses, common, s.internal, public); err != nil || !o.webhooks() {
+		return s, err
+	}
+	if err := s.addWorkers(ctx, r, addresses[3*o.Gateways:], common); err != nil {
+		return nil, errors.Join(err, s.front.Close())
+	}
+	return s, nil
 }
 
 // batchEvents gives a replica's batch size. They differ, and most are small: a backlog beyond a batch is
@@ -161,7 +182,7 @@ func (s *suite) token(org int64) (string, error) {
 // start starts all but the extra relay, and lets go on what is stopped: for the beginning, and to heal.
 func (s *suite) start(ctx context.Context) error {
 	var all []error
-	for _, list := range [][]chaos.Replica{s.relays, s.gateways} {
+	for _, list := range [][]chaos.Replica{s.relays, s.gateways, s.workers} {
 		for _, r := range list {
 			r.Continue()
 			all = append(all, r.Start(ctx))
@@ -215,7 +236,7 @@ func ready(ctx context.Context, target string) error {
 // stop ends everything, gently first; it tells who did not go cleanly.
 func (s *suite) stop() []string {
 	var failed []string
-	all := append(append([]chaos.Replica{}, s.gateways...), s.relays...)
+	all := slices.Concat(s.workers, s.gateways, s.relays)
 	if s.extra != nil {
 		all = append(all, s.extra)
 	}

@@ -68,7 +68,7 @@ func Commits(f *Facts, writes Writes, audits Audits, acknowledged io.Reader) (*V
 	for i := range f.list {
 		a := &f.list[i]
 		had[a.Tx]++
-		if _, ok := writes[a.Tx]; !ok {
+		if _, ok := writes[a.Tx]; !ok && (a.Tx != 0 || f.entities[a.entity].Type != endpointType) { // endpoints are the product's to write
 			v.note(&v.Foreign, "%s belongs to a transaction that did not commit", f.describe(i))
 		}
 		if n := audits[i]; n == 0 {

@@ -1,7 +1,9 @@
 package judge
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -23,17 +25,18 @@ type Entity struct {
 	ID    int64
 }
 
-// Fact is one event as Postgres holds it, in 40 bytes: a long run has millions.
+// Fact is one event as Postgres holds it, in 48 bytes: a long run has millions.
 type Fact struct {
 	ID       int64
 	Sequence int64
 	// Tx is the harness' number of the transaction, 0 when the payload has none.
 	Tx int64
-	// Hash is of the event's JSON, see envelope.Hash.
-	Hash   uint64
-	entity uint32
-	kind   uint16
-	shard  uint8
+	// Hash is of the event's JSON, see envelope.Hash; Compact of the same without white space, as webhooks have it.
+	Hash    uint64
+	Compact uint64
+	entity  uint32
+	kind    uint16
+	shard   uint8
 }
 
 // Facts are all events in the order of their ids.
@@ -65,11 +68,24 @@ func (f *Facts) Add(e *event.Event, shard int, sequence, tx int64) {
 		f.kindOf[e.EventType] = kind
 		f.kinds = append(f.kinds, e.EventType)
 	}
-	f.list = append(f.list, Fact{ID: e.ID, Sequence: sequence, Tx: tx, Hash: envelope.Hash(e.AppendJSON(nil)), entity: entity, kind: kind, shard: uint8(shard)})
+	text := e.AppendJSON(nil)
+	f.list = append(f.list, Fact{ID: e.ID, Sequence: sequence, Tx: tx, Hash: envelope.Hash(text), Compact: envelope.Hash(compact(text)), entity: entity, kind: kind, shard: uint8(shard)})
+}
+
+// compact takes the white space out; JSON that is none stays as it is.
+func compact(text []byte) []byte {
+	var b bytes.Buffer
+	if json.Compact(&b, text) != nil {
+		return text
+	}
+	return b.Bytes()
 }
 
 // Len is the number of events.
 func (f *Facts) Len() int { return len(f.list) }
+
+// At gives one by its place.
+func (f *Facts) At(i int) Fact { return f.list[i] }
 
 // find gives the index of an event, -1 when there is none.
 func (f *Facts) find(id int64) int {

@@ -3,6 +3,7 @@ package rig
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -14,6 +15,8 @@ var socketStates = map[string]string{
 	"01": "ESTABLISHED", "02": "SYN_SENT", "03": "SYN_RECV", "04": "FIN_WAIT1", "05": "FIN_WAIT2", "06": "TIME_WAIT",
 	"07": "CLOSE", "08": "CLOSE_WAIT", "09": "LAST_ACK", "0B": "CLOSING", "0C": "NEW_SYN_RECV",
 }
+
+const timeWait = "06"
 
 // Ends tells how the kernel sees both ends of an IPv4 connection, given the address of one, whose port no
 // other connection has: the state, and the bytes that wait to be acknowledged and to be read. It reads the table of
@@ -29,14 +32,20 @@ func Ends(address string) string {
 	}
 	defer func() { _ = table.Close() }() // read only
 	own, peer := "gone", "gone"
+	var ends [2]string // of the connection, as the table writes addresses
 	port := fmt.Sprintf(":%04X", a.Port())
 	for lines := bufio.NewScanner(table); lines.Scan(); {
 		f := strings.Fields(lines.Text())
-		switch {
-		case len(f) < 5:
-		case strings.HasSuffix(f[1], port):
-			own = end(f)
-		case strings.HasSuffix(f[2], port):
+		if len(f) >= 5 && f[3] != timeWait && strings.HasSuffix(f[1], port) { // else of an earlier connection from the port
+			own, ends = end(f), [2]string{f[1], f[2]}
+		}
+	}
+	if _, err := table.Seek(0, io.SeekStart); err != nil {
+		return err.Error()
+	}
+	for lines := bufio.NewScanner(table); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		if len(f) >= 5 && (f[2] == ends[0] && f[1] == ends[1] || ends[0] == "" && f[3] != timeWait && strings.HasSuffix(f[2], port)) {
 			peer = end(f)
 		}
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	RedisURL         config.Secret  `env:"REDIS_URL" help:"Redis 7 or newer, or Valkey, where rate limits are kept" allowed:"redis://[user:password@]host:port[/db], or rediss:// for TLS"`
 	RateLimitOrg     int            `env:"RATE_LIMIT_ORG" envDefault:"10000" help:"calls per second of an organisation, and twice as many at once; 0 for no limit" allowed:"0 to 1000000"`
 	RateLimitCaller  int            `env:"RATE_LIMIT_CALLER" envDefault:"5000" help:"the same of each user and API key" allowed:"0 to 1000000"`
+	RateLimitTimeout time.Duration  `env:"RATE_LIMIT_TIMEOUT" envDefault:"50ms" help:"how long a call waits for Redis to count it; then it passes uncounted"`
 	CORSOrigins      []string       `env:"CORS_ORIGINS" help:"web origins whose pages may call the API" allowed:"* or https://app.example.com, several separated by commas"`
 	TrustedProxies   []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks whose X-Forwarded-For is believed" allowed:"CIDR, several separated by commas"`
 }
@@ -109,6 +110,9 @@ func (c *Config) checkLimits() (problems []config.Problem) {
 			problems = append(problems, config.Problem{Name: name, Text: "want 0 to 1000000"})
 		}
 		limited = limited || rate > 0
+	}
+	if c.RateLimitTimeout < 0 {
+		problems = append(problems, config.Problem{Name: "RATE_LIMIT_TIMEOUT", Text: "is negative: want more than 0s"})
 	}
 	if limited && c.RedisURL.Reveal() == "" {
 		return append(problems, config.Problem{Name: "REDIS_URL", Text: "is not set: rate limits are kept there; set it, or RATE_LIMIT_ORG and RATE_LIMIT_CALLER to 0"})

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +21,7 @@ func TestCORS(t *testing.T) {
 	require.Empty(t, s.cross("GET", "/api/types", app, nil).header.Get("Access-Control-Allow-Origin"), "nobody may unless it is said")
 
 	s = start(t, func(c *Config) {
-		c.RedisURL, c.RateLimitOrg, c.CORSOrigins = config.NewSecret(redis), 1000, []string{app}
+		c.RedisURL, c.RateLimitOrg, c.RateLimitTimeout, c.CORSOrigins = config.NewSecret(redis), 1000, 10*time.Second, []string{app}
 	}).connected()
 	var record wireRecord
 	s.ok("POST", create, `{"name":"x"}`, &record)

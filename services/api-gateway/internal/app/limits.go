@@ -19,7 +19,7 @@ import (
 // a lost limit harms less than a lost API. The loop connects, for the process starts without Redis.
 type limits struct {
 	*lifecycle.Loop
-	limiter     atomic.Pointer[ratelimit.Limiter] // nil until Redis has answered
+	leases      atomic.Pointer[ratelimit.Leases] // nil until Redis has answered
 	org, caller ratelimit.Limit
 	refused     *prometheus.CounterVec
 	unknown     prometheus.Counter
@@ -48,7 +48,7 @@ func newLimits(c *Config, registry *prometheus.Registry, log *slog.Logger) *limi
 			return err
 		}
 		defer client.Close()
-		l.limiter.Store(ratelimit.New(client, ratelimit.Options{}))
+		l.leases.Store(ratelimit.NewLeases(ratelimit.New(client, ratelimit.Options{Timeout: c.RateLimitTimeout}), time.Now))
 		<-take.Done()
 		return err
 	})
@@ -57,13 +57,13 @@ func newLimits(c *Config, registry *prometheus.Registry, log *slog.Logger) *limi
 
 // Take implements grpcapi.Limits.
 func (l *limits) Take(ctx context.Context, orgID int64, caller string) *grpcapi.Budget {
-	limiter := l.limiter.Load()
-	if limiter == nil {
+	leases := l.leases.Load()
+	if leases == nil {
 		l.unknown.Inc()
 		return nil
 	}
 	org := fmt.Sprintf("sametick:calls:{%d}", orgID)
-	got, err := limiter.Allow(ctx, 1, ratelimit.Budget{Key: org, Limit: l.org}, ratelimit.Budget{Key: org + ":" + caller, Limit: l.caller})
+	got, err := leases.Allow(ctx, ratelimit.Budget{Key: org, Limit: l.org}, ratelimit.Budget{Key: org + ":" + caller, Limit: l.caller})
 	if err != nil {
 		l.unknown.Inc()
 		return nil

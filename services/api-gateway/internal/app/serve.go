@@ -69,6 +69,7 @@ type gateway struct {
 	pool     *pgxpool.Pool
 	relay    *grpc.ClientConn
 	webhooks *grpc.ClientConn
+	prompts  *grpc.ClientConn
 	waker    *wake.Waker
 	store    *store.Store
 	records  *records.Service
@@ -153,6 +154,9 @@ func (g *gateway) buildSiblings(context.Context) (err error) {
 	if g.webhooks, err = g.dial(g.config.WebhookAddr, rpc.ClientOptions{MaxRecvBytes: maxAnswer}); err != nil {
 		return err
 	}
+	if g.prompts, err = g.dial(g.config.PromptAddr, rpc.ClientOptions{MaxRecvBytes: maxAnswer}); err != nil {
+		return err
+	}
 	if g.relay, err = g.dial(g.config.RelayAddr, rpc.ClientOptions{}); err != nil {
 		return err
 	}
@@ -183,10 +187,7 @@ func (g *gateway) buildServices(context.Context) error {
 	g.types = types.NewService(g.store, registry, g.retyped.ask)
 	g.checker = identity.NewChecker(g.verifier, g.external(), g.store, time.Now)
 	g.revoked = &again{do: func() { g.keys.Clear(); g.checker.Clear() }}
-	writer, err := g.reviewed()
-	if err != nil {
-		return err
-	}
+	writer := g.reviewed()
 	g.records = records.NewService(writer, g.store, review.NewExporter(g.store, writer), registry, g.changed.ask, g.revoked.ask)
 	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
 		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
@@ -197,13 +198,8 @@ func (g *gateway) buildServices(context.Context) error {
 }
 
 // reviewed puts the hooks that review before the store.
-func (g *gateway) reviewed() (*review.Writer, error) {
-	conn, err := rpc.Dial(g.config.PromptAddr, rpc.ClientOptions{Token: g.config.InternalToken.Reveal(), Tracer: g.tracing.Provider()})
-	if err != nil {
-		return nil, err
-	}
-	g.add(lifecycle.Closer(func() { _ = conn.Close() }))
-	return review.NewWriter(g.store, reviewer.New(promptsv1.NewReviewServiceClient(conn)), newReviewStats(g.registry)), nil
+func (g *gateway) reviewed() *review.Writer {
+	return review.NewWriter(g.store, reviewer.New(promptsv1.NewReviewServiceClient(g.prompts)), newReviewStats(g.registry))
 }
 
 // external accepts the tokens of the external issuer, if there is one.
@@ -227,7 +223,11 @@ func (g *gateway) limits() grpcapi.Limits {
 }
 
 func (g *gateway) buildGRPC(context.Context) error {
-	forward, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", g.webhooks)
+	webhooks, err := grpcapi.NewForward(webhooksv1.WebhookService_ServiceDesc, "webhook-worker", g.webhooks)
+	if err != nil {
+		return err
+	}
+	prompts, err := grpcapi.NewForward(promptsv1.PromptService_ServiceDesc, "prompt-worker", g.prompts)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,8 @@ func (g *gateway) buildGRPC(context.Context) error {
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
-			forward.Register(r)
+			webhooks.Register(r)
+			prompts.Register(r)
 		}})
 	g.add(g.grpc)
 	return nil

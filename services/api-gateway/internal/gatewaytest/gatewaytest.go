@@ -134,8 +134,8 @@ func environment(t testing.TB, db *pgtest.DB) (env, addrs map[string]string) {
 		t.Fatalf("gatewaytest: %v", err)
 	}
 	env = map[string]string{"DATABASE_URL": db.URLAs(t, "sametick_api"), "INTERNAL_TOKEN": "0123456789abcdef",
-		"TOKEN_SIGNING_KEY": signing, "TOKEN_PUBLIC_KEYS": public, "RELAY_ADDR": "127.0.0.1:1", "WEBHOOK_ADDR": "127.0.0.1:1", "SSE_URL": "http://127.0.0.1:1",
-		"RATE_LIMIT_ORG": "0", "RATE_LIMIT_CALLER": "0"}
+		"TOKEN_SIGNING_KEY": signing, "TOKEN_PUBLIC_KEYS": public, "RELAY_ADDR": "127.0.0.1:1", "WEBHOOK_ADDR": "127.0.0.1:1",
+		"SSE_URL": "http://127.0.0.1:1", "RATE_LIMIT_ORG": "0", "RATE_LIMIT_CALLER": "0"}
 	maps.Copy(env, addrs)
 	return env, addrs
 }

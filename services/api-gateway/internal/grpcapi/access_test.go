@@ -14,6 +14,7 @@ import (
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
@@ -26,7 +27,7 @@ func methods() (list []string) {
 		eventsv1.File_sametick_events_v1_events_proto, identityv1.File_sametick_identity_v1_identity_proto,
 		identityv1.File_sametick_identity_v1_directory_proto, typesv1.File_sametick_types_v1_types_proto,
 		workflowv1.File_sametick_workflow_v1_workflow_proto, auditv1.File_sametick_audit_v1_audit_proto,
-		webhooksv1.File_sametick_webhooks_v1_webhooks_proto} {
+		webhooksv1.File_sametick_webhooks_v1_webhooks_proto, promptsv1.File_sametick_prompts_v1_prompts_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {

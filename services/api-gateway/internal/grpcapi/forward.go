@@ -17,12 +17,16 @@ import (
 	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/idempotency"
 	"github.com/sametick/sametick/pkg/rpc"
+	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 )
 
 // forwarded are the services that other processes of the suite have, and the scope that all methods of each need.
 func forwarded() map[string]string {
-	return map[string]string{webhooksv1.WebhookService_ServiceDesc.ServiceName: auth.WebhooksManage}
+	return map[string]string{
+		webhooksv1.WebhookService_ServiceDesc.ServiceName: auth.WebhooksManage,
+		promptsv1.PromptService_ServiceDesc.ServiceName:   auth.PromptsManage,
+	}
 }
 
 // isForwarded tells whether a method is another process'.
@@ -34,7 +38,7 @@ func isForwarded(method string) bool {
 // forwardedRequirements are those of the methods that are forwarded.
 func forwardedRequirements() map[string]string {
 	needs := map[string]string{}
-	for _, desc := range []grpc.ServiceDesc{webhooksv1.WebhookService_ServiceDesc} {
+	for _, desc := range []grpc.ServiceDesc{webhooksv1.WebhookService_ServiceDesc, promptsv1.PromptService_ServiceDesc} {
 		for _, m := range desc.Methods {
 			needs["/"+desc.ServiceName+"/"+m.MethodName] = forwarded()[desc.ServiceName]
 		}

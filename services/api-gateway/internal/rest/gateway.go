@@ -25,6 +25,7 @@ import (
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
@@ -71,7 +72,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 		recordsv1.RegisterRecordServiceHandler, eventsv1.RegisterEventServiceHandler, identityv1.RegisterIdentityServiceHandler,
 		identityv1.RegisterDirectoryServiceHandler,
 		typesv1.RegisterTypeServiceHandler, auditv1.RegisterAuditServiceHandler, workflowv1.RegisterWorkflowServiceHandler,
-		webhooksv1.RegisterWebhookServiceHandler,
+		webhooksv1.RegisterWebhookServiceHandler, promptsv1.RegisterPromptServiceHandler,
 	} {
 		if err := register(ctx, mux, o.Conn); err != nil {
 			return nil, err

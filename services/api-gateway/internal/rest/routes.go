@@ -20,6 +20,7 @@ import (
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
+	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
@@ -108,6 +109,7 @@ func routes() map[string]route {
 		"DELETE /api/organization":            {message: &identityv1.ArchiveOrganizationRequest{}},
 	}
 	maps.Copy(table, webhookRoutes())
+	maps.Copy(table, promptRoutes())
 	return table
 }
 
@@ -135,6 +137,39 @@ func webhookRoutes() map[string]route {
 		"POST /api/webhooks/deliveries/{id}:skip":         {message: &webhooksv1.SkipDeliveryRequest{}},
 		"GET /api/webhooks/attempts":                      {message: &webhooksv1.ListAttemptsRequest{}, pages: paging.Standard},
 		"GET /api/webhooks/attempts/{id}":                 {message: &webhooksv1.GetAttemptRequest{}},
+	}
+}
+
+func promptRoutes() map[string]route {
+	return map[string]route{
+		"POST /api/prompts/templates":                                 {message: &promptsv1.CreateTemplateRequest{}},
+		"GET /api/prompts/templates":                                  {message: &promptsv1.ListTemplatesRequest{}, pages: paging.Standard},
+		"GET /api/prompts/templates/{id}":                             {message: &promptsv1.GetTemplateRequest{}},
+		"DELETE /api/prompts/templates/{id}":                          {message: &promptsv1.ArchiveTemplateRequest{}},
+		"POST /api/prompts/templates/{template_id}/versions":          {message: &promptsv1.CreateTemplateVersionRequest{}},
+		"GET /api/prompts/templates/{template_id}/versions":           {message: &promptsv1.ListTemplateVersionsRequest{}},
+		"GET /api/prompts/templates/{template_id}/versions/{version}": {message: &promptsv1.GetTemplateVersionRequest{}},
+		"GET /api/prompts/templates/{template_id}/diff":               {message: &promptsv1.DiffTemplateVersionsRequest{}},
+		"POST /api/prompts/templates/{template_id}/labels/{label}":    {message: &promptsv1.SetTemplateLabelRequest{}},
+		"POST /api/prompts/templates/{template_id}:render":            {message: &promptsv1.RenderTemplateRequest{}},
+		"POST /api/prompts/providers":                                 {message: &promptsv1.CreateProviderRequest{}},
+		"GET /api/prompts/providers":                                  {message: &promptsv1.ListProvidersRequest{}},
+		"GET /api/prompts/providers/{id}":                             {message: &promptsv1.GetProviderRequest{}},
+		"PATCH /api/prompts/providers/{id}":                           {message: &promptsv1.UpdateProviderRequest{}},
+		"DELETE /api/prompts/providers/{id}":                          {message: &promptsv1.ArchiveProviderRequest{}},
+		"POST /api/prompts/mcp-servers":                               {message: &promptsv1.CreateMcpServerRequest{}},
+		"GET /api/prompts/mcp-servers":                                {message: &promptsv1.ListMcpServersRequest{}},
+		"GET /api/prompts/mcp-servers/{id}":                           {message: &promptsv1.GetMcpServerRequest{}},
+		"DELETE /api/prompts/mcp-servers/{id}":                        {message: &promptsv1.ArchiveMcpServerRequest{}},
+		"POST /api/prompts/hooks":                                     {message: &promptsv1.CreateHookRequest{}},
+		"GET /api/prompts/hooks":                                      {message: &promptsv1.ListHooksRequest{}, pages: paging.Standard},
+		"GET /api/prompts/hooks/{id}":                                 {message: &promptsv1.GetHookRequest{}},
+		"PATCH /api/prompts/hooks/{id}":                               {message: &promptsv1.UpdateHookRequest{}},
+		"DELETE /api/prompts/hooks/{id}":                              {message: &promptsv1.ArchiveHookRequest{}},
+		"GET /api/prompts/mcp-servers/{id}/tools":                     {message: &promptsv1.ListMcpToolsRequest{}},
+		"POST /api/prompts/hooks/{id}:dry-run":                        {message: &promptsv1.DryRunHookRequest{}},
+		"GET /api/prompts/runs":                                       {message: &promptsv1.ListRunsRequest{}, pages: paging.Standard},
+		"GET /api/prompts/runs/{id}":                                  {message: &promptsv1.GetRunRequest{}},
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/sametick/sametick/pkg/outbox"
 	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/services/api-gateway/internal/audit"
-	"github.com/sametick/sametick/services/api-gateway/internal/paging"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
 
@@ -22,8 +21,6 @@ const (
 		AND ($3::bigint IS NULL OR aggregate_id = $3) AND ($4::bigint IS NULL OR actor_id = $4) AND ($5 = '' OR action = $5)
 		AND ($6 = '' OR outcome = $6) AND ($7 = '' OR request_id = $7)
 		AND ($8::timestamptz IS NULL OR occurred_at > $8) AND ($9::timestamptz IS NULL OR occurred_at < $9)`
-	countEntries  = `SELECT count(*)` + entriesWhere
-	listEntries   = entryColumns + entriesWhere + ` AND id < $10 ORDER BY id DESC LIMIT $11 OFFSET $12`
 	exportEntries = entryColumns + entriesWhere + ` AND id > $10 AND id <= $11 ORDER BY id LIMIT $12`
 
 	getEntry    = entryColumns + ` FROM sametick.audit_entries WHERE org_id = $1 AND id = $2`
@@ -51,24 +48,6 @@ func (s *Store) one(ctx context.Context, orgID int64, sql string, args []any, re
 	b := batch(orgID)
 	b.Queue(sql, args...)
 	return pg.Translate(send(ctx, s.pool, b, 1, func(results pgx.BatchResults) error { return read(results.QueryRow()) }))
-}
-
-// ListEntries implements audit.Store.
-func (s *Store) ListEntries(ctx context.Context, orgID int64, q audit.Query, before int64, p paging.Page) (page audit.Page, err error) {
-	err = s.read(ctx, orgID, func(b *pgx.Batch) {
-		b.Queue(countEntries, entryArgs(orgID, q)...)
-		b.Queue(listEntries, entryArgs(orgID, q, before, p.Limit+1, p.Offset)...)
-	}, func(results pgx.BatchResults) error {
-		if err := results.QueryRow().Scan(&page.Total); err != nil {
-			return err
-		}
-		page.Entries, err = entries(results)
-		return err
-	})
-	if int64(len(page.Entries)) > p.Limit {
-		page.Entries, page.More = page.Entries[:p.Limit], true
-	}
-	return page, err
 }
 
 // NewestEntry implements audit.Store.

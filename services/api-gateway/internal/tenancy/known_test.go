@@ -27,6 +27,7 @@ func notTenants() map[string]string {
 		"audit_leaves":     "salted hashes of entries, for the relay alone",
 		"consumer_cursors": "positions of the suite's own consumers",
 		"event_times":      "times of blocks of ids, of all organisations together",
+		"entry_times":      "times of blocks of ids, of all organisations together",
 		"consumer_leases":  "replicas of the suite",
 		"consumer_members": "replicas of the suite",
 		"login_attempts":   "hashes of accounts and addresses, before any organisation is known; no role may read it",
@@ -60,6 +61,8 @@ func operators() map[string]string {
 		"drop_partitions":   "drops what retention has ended",
 		"count_next_block":  "counts events of all organisations, each under its own",
 
+		"count_next_entry_block": "counts entries of all organisations, each under its own",
+
 		"forget_idempotency_keys": "ends what is a day old",
 	}
 }
@@ -86,6 +89,8 @@ func unmarked() map[string]string {
 		"aggregates.type": words, "api_keys.prefix": "of a secret", "api_keys.scopes": words, "audit_entries.action": words, "audit_entries.aggregate_type": words,
 		"audit_entries.outcome": words, "audit_entries.request_id": "has its own alphabet", "credentials.password_hash": "a hash", "credentials.scopes": words,
 		"event_counts.aggregate_type": words, "event_counts.event_type": words, "event_actor_counts.aggregate_type": words, "event_actor_counts.event_type": words,
+		"entry_counts.aggregate_type": words, "entry_counts.action": words, "entry_counts.outcome": words,
+		"entry_actor_counts.aggregate_type": words, "entry_actor_counts.action": words, "entry_actor_counts.outcome": words,
 		"events.aggregate_type": words, "events.event_type": words, "events.trace_context": "a traceparent", "records.type": words, "types.name": "has its own alphabet",
 		"workflow_runs.status": words, "workflow_steps.status": words, "workflow_steps.on_failure": words, "workflow_steps.key": "has its own alphabet", "workflow_steps.needs": "keys",
 		"roles.scopes": words, "review_hooks.event_types": words, "review_hooks.failure_policy": words, "review_hooks.enforcement": words, "user_tokens.purpose": words,
@@ -136,7 +141,8 @@ func away() map[string]string {
 
 // elsewhere are the services that this process only passes on, and where their tenancy is tested.
 func elsewhere() map[string]string {
-	return map[string]string{"sametick.webhooks.v1.WebhookService": "services/webhook-worker/internal/grpcapi, tenancy_test.go"}
+	return map[string]string{"sametick.webhooks.v1.WebhookService": "services/webhook-worker/internal/grpcapi, tenancy_test.go",
+		"sametick.prompts.v1.PromptService": "services/prompt-worker/internal/grpcapi, tenancy_test.go"}
 }
 
 // paired are the arguments whose value belongs to another's of the same request: A's alone is nobody's, even to
@@ -192,6 +198,10 @@ func plant(s *side) {
 	require.NoError(s.w.t, err)
 	// Counts are made of 50,000 events at a time.
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.event_counts VALUES ($1, -1, 'task', 'task.counted', 1)`, s.OrgID)
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.entry_counts VALUES ($1, -1, 'task', 'count', 'applied', 1)`, s.OrgID)
+	require.NoError(s.w.t, err)
+	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.entry_actor_counts VALUES ($1, $2, -1, 'task', 'count', 'applied', 1)`, s.OrgID, s.UserID)
 	require.NoError(s.w.t, err)
 	_, err = s.w.g.Admin.Exec(s.w.t.Context(), `INSERT INTO sametick.external_identities (org_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)`,
 		s.OrgID, s.text(secretMark), s.text(secretMark), s.own["user"])

@@ -76,11 +76,11 @@ func (g *gate) dispatch(now time.Time) {
 	}
 }
 
-// free tells whether a call of a class may begin. A probe is let through beside calls that hang, of which the failures
-// may have left no slot; its class is no matter.
+// free tells whether a call of a class may begin. A probe is let through beside calls that hang, to which the failures
+// may have left no slot; an async one leaves the last slot to a review all the same.
 func (g *gate) free(c Class) bool {
 	if g.why != nil {
-		return g.inFlight < g.most
+		return g.inFlight < g.most && (c == Review || g.async < max(g.most-1, 1))
 	}
 	slots := max(int(g.limit), 1)
 	if c == Review {

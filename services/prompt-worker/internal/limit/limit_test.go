@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -301,6 +302,29 @@ func TestQueueIsBounded(t *testing.T) {
 	})
 }
 
+// A turn that comes in the moment its caller gives up is given back.
+func TestTurnForWhoHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Options{Max: 1})
+		for range 500 {
+			held := acquire(t, l, 0, 1, limit.Review)
+			ctx, cancel := context.WithCancel(t.Context())
+			gone := make(chan struct{})
+			go func() {
+				defer close(gone)
+				if turn, err := l.Acquire(ctx, one, 0, 1, limit.Review); err == nil {
+					turn.Done(nil, true)
+				}
+			}()
+			synctest.Wait()
+			cancel()
+			held.Done(nil, true)
+			<-gone
+		}
+		require.Equal(t, 1, capacity(t, l, limit.Review))
+	})
+}
+
 func TestFallback(t *testing.T) {
 	schema := json.RawMessage(`{}`)
 	for name, c := range map[string]struct {
@@ -361,59 +385,91 @@ func TestCancelledIsNoFailure(t *testing.T) {
 	})
 }
 
+// step is one thing that happens to a limiter.
+type step struct {
+	Do    string
+	Class limit.Class
+	Org   int64
+	Which int
+	Cause string
+	After time.Duration
+}
+
+func drawStep(t *rapid.T) step {
+	return step{
+		Do:    rapid.SampledFrom([]string{"acquire", "acquire", "done", "time"}).Draw(t, "do"),
+		Class: rapid.SampledFrom([]limit.Class{limit.Async, limit.Review}).Draw(t, "class"),
+		Org:   rapid.Int64Range(1, 3).Draw(t, "org"),
+		Which: rapid.IntRange(0, 5).Draw(t, "which"),
+		Cause: rapid.SampledFrom([]string{"", "cancelled", prompting.CauseOverloaded, prompting.CauseQuota, prompting.CauseRefused}).Draw(t, "cause"),
+		After: time.Duration(rapid.IntRange(0, 100).Draw(t, "after")) * 100 * time.Millisecond,
+	}
+}
+
 // Whatever happens: no more calls at once than the bound, async ones leave a slot, no turn is lost, and a gate that has
 // been shut opens again.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(*testing.T) {
-			most := rapid.IntRange(1, 6).Draw(rt, "most")
-			l := limit.New(limit.Options{})
-			var held []*limit.Turn
-			classes := map[*limit.Turn]limit.Class{}
-			rt.Repeat(map[string]func(*rapid.T){
-				"acquire": func(rt *rapid.T) {
-					c := rapid.SampledFrom([]limit.Class{limit.Async, limit.Review}).Draw(rt, "class")
-					ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-					defer cancel()
-					if turn, err := l.Acquire(ctx, one, most, rapid.Int64Range(1, 3).Draw(rt, "org"), c); err == nil {
-						held, classes[turn] = append(held, turn), c
-					}
-				},
-				"done": func(rt *rapid.T) {
-					if len(held) == 0 {
-						rt.Skip("none")
-					}
-					i := rapid.IntRange(0, len(held)-1).Draw(rt, "which")
-					turn := held[i]
-					held = append(held[:i:i], held[i+1:]...)
-					delete(classes, turn)
-					cause := rapid.SampledFrom([]string{"", "neutral", prompting.CauseOverloaded, prompting.CauseQuota, prompting.CauseRefused}).Draw(rt, "cause")
-					var err *prompting.ModelError
-					if cause != "" && cause != "neutral" {
-						err = &prompting.ModelError{Cause: cause, RetryAfter: time.Duration(rapid.IntRange(0, 3).Draw(rt, "after")) * time.Second}
-					}
-					turn.Done(err, cause == "neutral")
-				},
-				"time": func(rt *rapid.T) {
-					time.Sleep(time.Duration(rapid.IntRange(1, 100).Draw(rt, "s")) * 100 * time.Millisecond)
-				},
-				"": func(rt *rapid.T) {
-					async := 0
-					for _, c := range classes {
-						if c == limit.Async {
-							async++
-						}
-					}
-					require.LessOrEqual(rt, len(held), most)
-					require.LessOrEqual(rt, async, max(most-1, 1))
-				},
-			})
-			for _, turn := range held {
-				turn.Done(nil, true)
-			}
-			time.Sleep(11 * time.Minute)
-			acquire(rt, l, most, 1, limit.Async).Done(nil, false)
-			acquire(rt, l, most, 1, limit.Review).Done(nil, false)
-		})
+		most := rapid.IntRange(1, 6).Draw(rt, "most")
+		steps := rapid.SliceOfN(rapid.Custom(drawStep), 0, 60).Draw(rt, "steps")
+		// In the bubble nothing may fail: rapid's own goroutine must.
+		wrong := ""
+		synctest.Test(t, func(*testing.T) { wrong = play(most, steps) })
+		require.Empty(rt, wrong)
 	})
+}
+
+// play gives the first thing that was wrong.
+func play(most int, steps []step) string {
+	l := limit.New(limit.Options{})
+	try := func(c limit.Class, org int64) *limit.Turn {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		turn, _ := l.Acquire(ctx, one, most, org, c) // an error is no turn
+		return turn
+	}
+	type held struct {
+		*limit.Turn
+		class limit.Class
+	}
+	var turns []held
+	for i, s := range steps {
+		switch {
+		case s.Do == "acquire":
+			if turn := try(s.Class, s.Org); turn != nil {
+				turns = append(turns, held{turn, s.Class})
+			}
+		case s.Do == "time":
+			time.Sleep(s.After)
+		case len(turns) > 0:
+			which := s.Which % len(turns)
+			var err *prompting.ModelError
+			if s.Cause != "" && s.Cause != "cancelled" {
+				err = &prompting.ModelError{Cause: s.Cause, RetryAfter: s.After}
+			}
+			turns[which].Done(err, s.Cause == "cancelled")
+			turns = slices.Delete(turns, which, which+1)
+		}
+		async := 0
+		for _, turn := range turns {
+			if turn.class == limit.Async {
+				async++
+			}
+		}
+		if len(turns) > most || async > max(most-1, 1) {
+			return fmt.Sprintf("after step %d %d calls, %d async, of %d", i, len(turns), async, most)
+		}
+	}
+	for _, turn := range turns {
+		turn.Done(nil, true)
+	}
+	time.Sleep(11 * time.Minute)
+	for _, c := range []limit.Class{limit.Async, limit.Review} {
+		turn := try(c, 1)
+		if turn == nil {
+			return "the gate stays shut"
+		}
+		turn.Done(nil, false)
+	}
+	return ""
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/anthropics/anthropic-sdk-go/packages/param"
 
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
+	"github.com/sametick/sametick/services/prompt-worker/internal/provider/strict"
 )
 
 // Anthropic speaks messages (platform.claude.com/docs/en/api/messages). Safe for concurrent use.
@@ -33,7 +34,7 @@ func newAnthropic(c Config) *Anthropic {
 
 // Enforces implements Model.
 func (a *Anthropic) Enforces(schema json.RawMessage) bool {
-	_, err := closed().convert(schema)
+	_, err := strict.Anthropic(schema)
 	return schema == nil || err == nil
 }
 
@@ -60,7 +61,7 @@ func (a *Anthropic) params(r prompting.Request) (anthropic.MessageNewParams, err
 		p.Temperature = anthropic.Float(*r.Temperature)
 	}
 	if r.Schema != nil {
-		schema, err := closed().convert(r.Schema)
+		schema, err := strict.Anthropic(r.Schema)
 		if err != nil {
 			return p, err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/openai/openai-go/v3/packages/param"
 
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
+	"github.com/sametick/sametick/services/prompt-worker/internal/provider/strict"
 )
 
 // OpenAI speaks chat completions (platform.openai.com/docs/api-reference/chat). Safe for concurrent use.
@@ -31,7 +32,7 @@ func newOpenAI(c Config, vendor bool) *OpenAI {
 
 // Enforces implements Model.
 func (o *OpenAI) Enforces(schema json.RawMessage) bool {
-	_, err := Strict(schema)
+	_, err := strict.OpenAI(schema)
 	return schema == nil || err == nil
 }
 
@@ -66,7 +67,7 @@ func (o *OpenAI) params(r prompting.Request) (openai.ChatCompletionNewParams, er
 		p.MaxTokens = openai.Int(limit(r))
 	}
 	if r.Schema != nil {
-		schema, err := Strict(r.Schema)
+		schema, err := strict.OpenAI(r.Schema)
 		if err != nil {
 			return p, err
 		}
@@ -126,7 +127,8 @@ func message(t prompting.Turn) openai.ChatCompletionMessageParamUnion {
 
 // written undoes arguments.
 func written(raw json.RawMessage) string {
-	if s := text([]byte(raw)); s != "" {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
 		return s
 	}
 	return string(raw)

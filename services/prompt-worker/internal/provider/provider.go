@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
+	"github.com/sametick/sametick/services/prompt-worker/internal/provider/strict"
 )
 
 // Kinds of providers that talk to a model.
@@ -98,7 +99,7 @@ func answer(r prompting.Request, out prompting.Response) (prompting.Response, er
 	if !value.IsValid() {
 		return invalid("the answer is not valid JSON")
 	}
-	out.JSON = Restore(r.Schema, json.RawMessage(value))
+	out.JSON = strict.Restore(r.Schema, json.RawMessage(value))
 	return out, nil
 }
 

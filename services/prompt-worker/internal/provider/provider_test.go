@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -133,6 +135,20 @@ func TestFailures(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A redirect would hand the key and the event to somebody else.
+func TestRedirect(t *testing.T) {
+	for _, kind := range kinds {
+		thief := providertest.New(t, providertest.Sequence(providertest.Reply{Text: `{"verdict":"approve"}`}))
+		path := map[string]string{provider.KindOpenAI: "/v1/chat/completions", provider.KindAnthropic: "/v1/messages"}[kind]
+		for _, status := range []int{302, 307, 308} {
+			s := providertest.New(t, providertest.Sequence(providertest.Reply{Status: status, Header: map[string]string{"Location": thief.URL + path}}))
+			_, err := reach(t, kind, s).Complete(t.Context(), ask())
+			require.Equal(t, prompting.CauseBadRequest, failure(t, err).Cause)
+		}
+		require.Empty(t, thief.Asked())
 	}
 }
 
@@ -349,16 +365,26 @@ func TestEnforces(t *testing.T) {
 	}
 }
 
+func decode(t *testing.T, raw []byte) any {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	require.NoError(t, err)
+	return v
+}
+
 // Both may answer what the schema allows: what both ignore, the caller's validation must see. This is the scripted
 // model's own proof.
 func TestScriptedModels(t *testing.T) {
+	c := jsonschema.NewCompiler()
+	require.NoError(t, c.AddResource("verdict", decode(t, verdict)))
+	schema, err := c.Compile("verdict")
+	require.NoError(t, err)
 	for _, kind := range kinds {
 		s := providertest.New(t, providertest.Random(7))
 		m := reach(t, kind, s)
 		for range 20 {
 			got, err := m.Complete(t.Context(), ask())
 			require.NoError(t, err)
-			require.NoError(t, compile(t, verdict).Validate(decode(t, got.JSON)), "%s", got.JSON)
+			require.NoError(t, schema.Validate(decode(t, got.JSON)), "%s", got.JSON)
 		}
 		fence := func(_, message string) string { before, _, _ := strings.Cut(message, "<<"); return before }
 		m = reach(t, kind, providertest.New(t, providertest.Gullible(fence)))

@@ -160,6 +160,9 @@ type options struct {
 	handle  func(f *feed.Feed) func(context.Context, pgx.Tx, stream.Batch) error
 }
 
+// attemptTimeout is long enough for a busy machine.
+const attemptTimeout = 3 * time.Second
+
 // work starts a replica.
 func (s *stage) work(name string, o options) *worker {
 	t := s.t
@@ -170,7 +173,7 @@ func (s *stage) work(name string, o options) *worker {
 	require.NoError(t, err)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	c := delivery.Config{
-		Sender: s, Queue: &feed.Queue{Worker: st, Source: s.source}, History: st, Deadline: 500 * time.Millisecond,
+		Sender: s, Queue: &feed.Queue{Worker: st, Source: s.source}, History: st, Deadline: attemptTimeout,
 		PerEndpoint: 8, PerOrg: 64, InAll: 128, MaxBytes: 1 << 20, Log: log, Stats: w.stats,
 	}
 	if o.history != nil {
@@ -182,7 +185,7 @@ func (s *stage) work(name string, o options) *worker {
 	w.engine = delivery.New(c)
 	w.feed = &feed.Feed{Store: st, Engine: w.engine, Compiler: compiler, Log: log}
 	w.feed.Replays = feed.NewReplays(st, s.source, w.engine, compiler, log)
-	consumer := &stream.Consumer{Holder: name, DB: pool, Source: s.source, LeaseTTL: 3 * time.Second, Log: log}
+	consumer := &stream.Consumer{Holder: name, DB: pool, Source: s.source, LeaseTTL: 2 * attemptTimeout, Log: log}
 	w.feed.Wire(consumer)
 	if o.handle != nil {
 		consumer.Handle = o.handle(w.feed)
@@ -214,7 +217,7 @@ func (w *worker) crash() { w.once.Do(func() { w.endWork(); <-w.done }) }
 // Send posts to the endpoint's URL.
 func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery) delivery.Result {
 	r := delivery.Result{Began: time.Now()}
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(d.Event))
 	if err != nil {
@@ -244,5 +247,5 @@ func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	require.Eventually(t, cond, 30*time.Second, 10*time.Millisecond, what)
+	require.Eventually(t, cond, 2*time.Minute, 20*time.Millisecond, what) // a machine may be busy
 }

@@ -1,4 +1,6 @@
-package provider
+// Package strict makes the schemas that providers enforce of a hook's JSON Schema, and brings answers back to it. It is
+// apart from the adapters so that it can be fuzzed without their SDKs, which take long to build for that.
+package strict
 
 import (
 	"bytes"
@@ -25,8 +27,8 @@ type dialect struct {
 	smallArrays bool
 }
 
-// strict is OpenAI's "structured outputs" (platform.openai.com/docs/guides/structured-outputs, supported schemas).
-func strict() dialect {
+// openAI is "structured outputs" (platform.openai.com/docs/guides/structured-outputs, supported schemas).
+func openAI() dialect {
 	return dialect{
 		nullable: true,
 		keywords: []string{"pattern", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"},
@@ -34,8 +36,8 @@ func strict() dialect {
 	}
 }
 
-// closed is Anthropic's (platform.claude.com/docs/en/build-with-claude/structured-outputs, limitations).
-func closed() dialect {
+// anthropic is theirs (platform.claude.com/docs/en/build-with-claude/structured-outputs, limitations).
+func anthropic() dialect {
 	return dialect{
 		keywords:    []string{"minItems"},
 		formats:     []string{"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"},
@@ -43,10 +45,14 @@ func closed() dialect {
 	}
 }
 
-// Strict makes the schema that OpenAI's strict mode takes of a JSON Schema: every property required (optional ones
+// OpenAI makes the schema that strict mode takes of a JSON Schema: every property required (optional ones
 // become nullable), no others, no defaults; keywords that it does not know are left out, and the order of properties
 // is kept, since answers follow it. An answer goes back through Restore. An error says what cannot be expressed.
-func Strict(schema json.RawMessage) (json.RawMessage, error) { return strict().convert(schema) }
+func OpenAI(schema json.RawMessage) (json.RawMessage, error) { return openAI().convert(schema) }
+
+// Anthropic makes the schema that output_config.format takes: objects are closed, optional properties stay so, and limits
+// that it does not know are left out. An answer needs no Restore, and takes none amiss.
+func Anthropic(schema json.RawMessage) (json.RawMessage, error) { return anthropic().convert(schema) }
 
 // maxDepth of a schema: deeper ones are refused by providers, and would cost us stack.
 const maxDepth = 32

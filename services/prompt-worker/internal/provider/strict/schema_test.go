@@ -1,4 +1,4 @@
-package provider_test
+package strict_test
 
 import (
 	"encoding/json"
@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/sametick/sametick/services/prompt-worker/internal/provider"
+	"github.com/sametick/sametick/services/prompt-worker/internal/provider/strict"
 )
 
-func TestStrict(t *testing.T) {
+func TestOpenAI(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"all required, closed, in order": {
 			`{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"integer"}},"required":["b","a"]}`,
@@ -37,14 +37,14 @@ func TestStrict(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := provider.Strict(json.RawMessage(c.in))
+			got, err := strict.OpenAI(json.RawMessage(c.in))
 			require.NoError(t, err)
 			require.Equal(t, c.want, string(got))
 		})
 	}
 }
 
-func TestStrictRefuses(t *testing.T) {
+func TestOpenAIRefuses(t *testing.T) {
 	for name, in := range map[string]string{
 		"no JSON":            `{`,
 		"a doubled name":     `{"type":"object","type":"object","properties":{"a":{"type":"string"}}}`,
@@ -63,10 +63,18 @@ func TestStrictRefuses(t *testing.T) {
 		"without any bottom": strings.Repeat(`{"type":"object","properties":{"a":`, 40) + `{"type":"string"}` + strings.Repeat(`}}`, 40),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := provider.Strict(json.RawMessage(in))
+			_, err := strict.OpenAI(json.RawMessage(in))
 			require.Error(t, err)
 		})
 	}
+}
+
+func TestAnthropic(t *testing.T) {
+	got, err := strict.Anthropic(json.RawMessage(`{"type":"object","required":["a"],"properties":{"a":{"type":"integer","minimum":1},` +
+		`"l":{"type":"array","minItems":2,"maxItems":3,"items":{"type":"string","format":"uri"}},"one":{"type":"array","minItems":1,"items":{"type":"string"}}}}`))
+	require.NoError(t, err)
+	require.Equal(t, `{"type":"object","properties":{"a":{"type":"integer"},"l":{"type":"array","items":{"format":"uri","type":"string"}},`+
+		`"one":{"minItems":1,"type":"array","items":{"type":"string"}}},"required":["a"],"additionalProperties":false}`, string(got))
 }
 
 func TestRestore(t *testing.T) {
@@ -83,7 +91,7 @@ func TestRestore(t *testing.T) {
 		`null`:                                                        `null`,
 		`{"d":` + strings.Repeat(`{"d":`, 500) + `null` + strings.Repeat(`}`, 501): `{"d":` + strings.Repeat(`{"d":`, 500) + `null` + strings.Repeat(`}`, 501),
 	} {
-		require.Equal(t, want, string(provider.Restore(json.RawMessage(schema), json.RawMessage(in))))
+		require.Equal(t, want, string(strict.Restore(json.RawMessage(schema), json.RawMessage(in))))
 	}
 }
 
@@ -91,22 +99,22 @@ func TestRestore(t *testing.T) {
 func TestRestoreIsBounded(t *testing.T) {
 	schema := `{"type":"object","properties":{"a":{"$ref":"#/$defs/p"}},"$defs":{"p":{"anyOf":[{"$ref":"#/$defs/q"},{"$ref":"#/$defs/q"}]},` +
 		`"q":{"anyOf":[{"$ref":"#/$defs/p"},{"$ref":"#/$defs/p"},{"type":"string"}]}}}`
-	require.Equal(t, `{}`, string(provider.Restore(json.RawMessage(schema), json.RawMessage(`{"a":null}`))))
+	require.Equal(t, `{}`, string(strict.Restore(json.RawMessage(schema), json.RawMessage(`{"a":null}`))))
 }
 
 // What fulfils the strict schema fulfils, restored, the schema it was made of: with every optional member null, a value
-// is never refused for what Strict did.
-func TestStrictThenRestore(t *testing.T) {
+// is never refused for what OpenAI did.
+func TestOpenAIThenRestore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		schema := drawObject(t, 3)
 		raw, err := json.Marshal(schema)
 		require.NoError(t, err)
-		made, err := provider.Strict(raw)
+		made, err := strict.OpenAI(raw)
 		require.NoError(t, err)
 		answer, err := json.Marshal(drawAnswer(t, decode(t, made)))
 		require.NoError(t, err)
 		require.NoError(t, compile(t, made).Validate(decode(t, answer)), "%s: %s", made, answer)
-		back := provider.Restore(raw, answer)
+		back := strict.Restore(raw, answer)
 		require.NoError(t, compile(t, raw).Validate(decode(t, back)), "%s: %s of %s", raw, back, answer)
 	})
 }
@@ -192,13 +200,13 @@ func drawAnswer(t *rapid.T, schema any) any {
 	}
 }
 
-func FuzzStrict(f *testing.F) {
+func FuzzOpenAI(f *testing.F) {
 	f.Add([]byte(`{"type":"object","properties":{"a":{"$ref":"#"}}}`), []byte(`{"a":{"a":null}}`))
 	f.Fuzz(func(t *testing.T, schema, answer []byte) {
-		made, err := provider.Strict(schema)
+		made, err := strict.OpenAI(schema)
 		require.True(t, err != nil || json.Valid(made))
 		if json.Valid(answer) {
-			require.True(t, json.Valid(provider.Restore(schema, answer)))
+			require.True(t, json.Valid(strict.Restore(schema, answer)))
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package provider
+package strict
 
 import (
 	"encoding/json"
@@ -67,7 +67,7 @@ func acceptsNull(s object) bool {
 	return !s.has("$ref") && (len(kinds) == 0 || slices.Contains(kinds, "null"))
 }
 
-// Restore undoes in an answer what Strict did to its schema: a null that stands for an absent optional member is
+// Restore undoes in an answer what OpenAI did to its schema: a null that stands for an absent optional member is
 // removed. What is ambiguous stays, and the schema decides. The answer must be valid JSON.
 func Restore(schema, answer json.RawMessage) json.RawMessage {
 	r := restorer{root: jsontext.Value(schema)}
