@@ -54,7 +54,7 @@ clean: ## remove bin/ and test leftovers, not .dev/ with its data
 # ---- proof ----
 
 test: ## all tests of all modules, -race, against a private Postgres and Redis
-	@go run ./deploy/dev/cmd/with-services -- go test $(RACE) $(TESTFLAGS) $(ALL)
+	@go run ./deploy/dev/cmd/with-services -- go test $(RACE) -timeout 25m $(TESTFLAGS) $(ALL)
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME each (60s)

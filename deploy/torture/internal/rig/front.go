@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -119,15 +120,25 @@ func (f *Front) forget(conns ...net.Conn) {
 	}
 }
 
-// FreeAddresses gives n addresses of loopback that were free a moment ago.
+const (
+	// Ports of replicas lie below those that kernels hand out to connections (Linux: from 32768, others: from 49152): a
+	// connection of anybody's could have one while its replica is dead, which then could not come back.
+	firstPort, lastPort = 15000, 30000
+	portTries           = 1000
+)
+
+// FreeAddresses gives n addresses of loopback that were free a moment ago, and that no outgoing connection takes.
 func FreeAddresses(n int) (addresses []string, err error) {
-	for range n {
-		l, listenErr := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not block
+	for range portTries {
+		if len(addresses) == n {
+			return addresses, nil
+		}
+		l, listenErr := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort))) //nolint:noctx // does not block
 		if listenErr != nil {
-			return nil, fmt.Errorf("find a free port: %w", listenErr)
+			continue // taken
 		}
 		addresses = append(addresses, l.Addr().String())
 		defer func() { err = errors.Join(err, l.Close()) }()
 	}
-	return addresses, nil
+	return nil, fmt.Errorf("no %d free ports among %d to %d", n, firstPort, lastPort)
 }

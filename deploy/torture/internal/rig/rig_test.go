@@ -131,3 +131,25 @@ func TestClosingAFrontEndsItsConnections(t *testing.T) {
 	require.Error(t, err)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 }
+
+// A replica's port must not be one that the kernel hands out to connections: somebody's may have it while the replica is
+// dead.
+func TestPortsAreNoneThatConnectionsGet(t *testing.T) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Skip("the kernel does not tell its range here")
+	}
+	var first, last int
+	_, err = fmt.Sscan(string(text), &first, &last)
+	require.NoError(t, err)
+	addresses, err := rig.FreeAddresses(50)
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for _, a := range addresses {
+		at, err := net.ResolveTCPAddr("tcp", a)
+		require.NoError(t, err)
+		require.False(t, at.Port >= first && at.Port <= last, "%s is in %d to %d", a, first, last)
+		require.False(t, seen[a], "%s is given twice", a)
+		seen[a] = true
+	}
+}
