@@ -30,6 +30,7 @@ func TestTheSuite(t *testing.T) {
 	require.True(t, t.Run("emit", func(t *testing.T) { testEmit(t, b, listener) }))
 	require.True(t, t.Run("import", func(t *testing.T) { testImport(t, b, listener) }))
 	require.True(t, t.Run("webhooks", func(t *testing.T) { testWebhooks(t, b) }))
+	require.True(t, t.Run("prompts", func(t *testing.T) { testPrompts(t, b) }))
 	require.True(t, t.Run("terminate each service under load", func(t *testing.T) { testTerminate(t, b, listener) }))
 	require.True(t, t.Run("counts agree", func(t *testing.T) { testCounts(t, b, listener) }))
 	require.True(t, t.Run("up again", func(t *testing.T) { testUpAgain(t, b, listener) }))
@@ -336,7 +337,7 @@ func testTerminate(t *testing.T, b *bench, listener *tail) {
 		writers.Go(func() { w.run(ctx, b, fmt.Sprint("load ", i)) })
 	}
 	defer func() { cancel(); writers.Wait() }()
-	for _, name := range []string{"api-gateway", "outbox-relay", "sse-gateway", "webhook-worker"} {
+	for _, name := range []string{"api-gateway", "outbox-relay", "sse-gateway", "webhook-worker", "prompt-worker"} {
 		before := w.count()
 		await(t, "some load", func() bool { return w.count() > before+50 })
 		began := time.Now()

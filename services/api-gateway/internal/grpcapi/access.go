@@ -212,7 +212,7 @@ func (a *Access) precondition(ctx context.Context, req any) error {
 	r := m.ProtoReflect()
 	field := r.Descriptor().Fields().ByName("version")
 	switch {
-	case field == nil:
+	case field == nil || field.Kind() != protoreflect.Int64Kind: // a template's version is none of its own
 		return invalid("If-Match", "NOT_SUPPORTED", "no If-Match here, or *")
 	case r.Has(field) && r.Get(field).Int() != version:
 		return invalid("version", "CONFLICTS_WITH_IF_MATCH", "the version that If-Match has, or none")

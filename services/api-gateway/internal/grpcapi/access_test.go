@@ -85,6 +85,26 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 	require.Equal(t, 7, public, "login, refresh, logout, exchange, reset, accept, signing keys")
 }
 
+// A template's version is a number of its own, not what a change was made from: an If-Match is refused there, as where
+// there is no version at all.
+func TestIfMatchIsOfVersionsAlone(t *testing.T) {
+	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "secret", nil)
+	call := func(method string, req any) (asked any, err error) {
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer t", grpcapi.GatewayKey, "secret", grpcapi.IfMatchKey, "3"))
+		_, err = access.Unary(ctx, req, &grpc.UnaryServerInfo{FullMethod: method}, func(_ context.Context, got any) (any, error) { asked = got; return nil, nil })
+		return asked, err
+	}
+	for method, req := range map[string]any{promptsv1.PromptService_SetTemplateLabel_FullMethodName: &promptsv1.SetTemplateLabelRequest{},
+		promptsv1.PromptService_GetTemplateVersion_FullMethodName: &promptsv1.GetTemplateVersionRequest{Version: 3},
+		promptsv1.PromptService_ArchiveTemplate_FullMethodName:    &promptsv1.ArchiveTemplateRequest{}} {
+		_, err := call(method, req)
+		require.Equal(t, "NOT_SUPPORTED", errs.From(err).Fields[0].Reason, method)
+	}
+	asked, err := call(promptsv1.PromptService_UpdateHook_FullMethodName, &promptsv1.UpdateHookRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, asked.(*promptsv1.UpdateHookRequest).GetVersion(), "the control")
+}
+
 func TestUnknownMethodIsClosed(t *testing.T) {
 	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "", nil)
 	_, err := access.Unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/sametick.new.v1.NewService/Do"}, nil)
