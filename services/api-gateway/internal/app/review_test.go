@@ -73,7 +73,7 @@ func (j *judge) do(before func(ctx context.Context, r *promptsv1.ReviewRequest) 
 // startReviewed runs the service beside a judge. stop ends the judge.
 func startReviewed(t *testing.T) (s *suite, j *judge, stop func()) {
 	j = &judge{}
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // no name to resolve
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := grpc.NewServer()
 	promptsv1.RegisterReviewServiceServer(server, j)
