@@ -108,7 +108,6 @@ func TestTheJudgeCatchesACursorOutsideTheTransaction(t *testing.T) {
 	require.False(t, report.Clean())
 	require.Positive(t, verdict(t, report, webhooks).Lost)
 	require.Positive(t, verdict(t, report, history).Lost)
-	require.Zero(t, verdict(t, report, webhooks).OutOfOrder)
 	require.Zero(t, verdict(t, report, webhooks).Foreign)
 	require.Zero(t, verdict(t, report, history).Twice)
 	for _, what := range []string{commits, positions, streams} {

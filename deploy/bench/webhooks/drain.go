@@ -46,6 +46,7 @@ func (b *bench) drains(ctx context.Context) (err error) {
 		return err
 	}
 	w.deliveries = b.events
+	w.profile = b.profile
 	names := []string{nameOurs, nameBare, nameRiver}
 	for round := range b.rounds + 1 {
 		for i := range names {
@@ -130,7 +131,7 @@ func (w *world) drain(ctx context.Context, start func() (*rig.Process, error), s
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	group, groupCtx := errgroup.WithContext(ctx)
-	if b.profile && p.Ops != "" {
+	if w.profile && p.Ops != "" {
 		group.Go(func() error {
 			if err := p.Ready(groupCtx); err != nil {
 				return err

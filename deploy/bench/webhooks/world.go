@@ -24,6 +24,8 @@ type world struct {
 	keys  string
 	// deliveries are what a drain consists of: those to endpoints that answer.
 	deliveries int
+	// profile keeps a CPU profile of each drain.
+	profile bool
 }
 
 // newWorld makes a database whose relay runs. Close it.

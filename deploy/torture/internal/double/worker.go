@@ -22,7 +22,7 @@ const (
 	// WorkerRight queues deliveries and moves the cursor in one transaction, and sends an endpoint's one by one.
 	WorkerRight = "right"
 	// WorkerWrongCursor moves the cursor in a transaction of its own, and then queues: what was between the two when it died is
-	// never sent.
+	// never sent, and what another replica queues meanwhile comes before it.
 	WorkerWrongCursor = "wrong-cursor"
 )
 
@@ -33,6 +33,8 @@ const (
 	// pageOfEvents is how many positions are scheduled at a time, window how many deliveries sent.
 	pageOfEvents = 200
 	window       = 20
+	// apart is how long a busy machine lets pass between the two transactions of WorkerWrongCursor.
+	apart = 150 * time.Millisecond
 	// attemptTimeout is that of the worker under torture.
 	attemptTimeout = time.Second
 )
@@ -40,7 +42,7 @@ const (
 // worker is a webhook-worker that polls, and keeps nothing in memory. It works on the product's tables.
 type worker struct {
 	endpoints []*hooks.Endpoint
-	apart     bool
+	wrong     bool
 	client    *http.Client
 }
 
@@ -49,7 +51,7 @@ func NewWorker(name, kind string, servers Servers, endpoints []*hooks.Endpoint) 
 	if kind != WorkerRight && kind != WorkerWrongCursor {
 		return nil, fmt.Errorf("there is no worker %q", kind)
 	}
-	w := &worker{endpoints: endpoints, apart: kind == WorkerWrongCursor,
+	w := &worker{endpoints: endpoints, wrong: kind == WorkerWrongCursor,
 		client: &http.Client{Timeout: attemptTimeout, Transport: &http.Transport{DisableKeepAlives: true}}}
 	return &Replica{name: name, step: w.step, servers: servers}, nil
 }
@@ -96,10 +98,11 @@ func (w *worker) schedule(ctx context.Context, s *session, shard int) error {
 		return w.queue(ctx, s, tx, shard, after, through)
 	}
 	s.gate.pass()
-	if w.apart {
-		if err := pgx.BeginFunc(ctx, s.conn, advance); err != nil {
+	if w.wrong {
+		if err := pgx.BeginFunc(ctx, s.conn, advance); err != nil || through == after {
 			return err
 		}
+		pause(ctx, apart)
 		return pgx.BeginFunc(ctx, s.conn, derive)
 	}
 	return pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
