@@ -289,7 +289,11 @@ func (g *generator) breakText(c *call) bool {
 		c.text = bytes.Replace(c.text, []byte(`{`), []byte("{\"\xff\":1,"), 1)
 		c.broken = "a body that is not UTF-8"
 	case 3:
-		c.text = append(bytes.Repeat([]byte(" "), 3<<20), c.text...)
+		size := 3 << 20
+		if strings.HasSuffix(c.op.path, ":batch") { // 16 MiB
+			size = 17 << 20
+		}
+		c.text = append(bytes.Repeat([]byte(" "), size), c.text...)
 		c.broken = hugeBody
 	case 4:
 		c.text = []byte(pick(g, []string{`[]`, `"x"`, `1`, `true`, `nul`, `{`, `}`, ` `, `{"a":1}{"a":1}`, strings.Repeat(`{"a":`, 20000), strings.Repeat("[", 100000)}))
