@@ -3,12 +3,8 @@ SET LOCAL ROLE sametick_owner;
 -- No function is anybody's unless a GRANT below says so.
 ALTER DEFAULT PRIVILEGES FOR ROLE sametick_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
--- The worker schedules and sends for all organisations, its API acts for one. A transaction that says neither
--- sees nothing: `sametick.org_id` names the one, `sametick.every_org` = 'on' opens all.
-CREATE FUNCTION sametick.webhook_sees(org bigint) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN org = sametick.current_org() OR current_setting('sametick.every_org', true) = 'on';
-GRANT EXECUTE ON FUNCTION sametick.webhook_sees(bigint) TO sametick_webhook;
+-- The worker schedules and sends for all organisations, its API acts for one: sametick.sees tells which rows either
+-- may touch, and a transaction that says neither sees nothing.
 
 -- Ids of endpoints, secrets and replays, over all organisations.
 CREATE SEQUENCE sametick.webhook_ids AS bigint;
@@ -204,11 +200,11 @@ ALTER TABLE sametick.webhook_secrets ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sametick.webhook_queue ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sametick.webhook_attempts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sametick.webhook_replays ENABLE ROW LEVEL SECURITY;
-CREATE POLICY org ON sametick.webhook_endpoints TO sametick_webhook USING (sametick.webhook_sees(org_id));
-CREATE POLICY org ON sametick.webhook_secrets TO sametick_webhook USING (sametick.webhook_sees(org_id));
-CREATE POLICY org ON sametick.webhook_queue TO sametick_webhook USING (sametick.webhook_sees(org_id));
-CREATE POLICY org ON sametick.webhook_attempts TO sametick_webhook USING (sametick.webhook_sees(org_id));
-CREATE POLICY org ON sametick.webhook_replays TO sametick_webhook USING (sametick.webhook_sees(org_id));
+CREATE POLICY org ON sametick.webhook_endpoints TO sametick_webhook USING (sametick.sees(org_id));
+CREATE POLICY org ON sametick.webhook_secrets TO sametick_webhook USING (sametick.sees(org_id));
+CREATE POLICY org ON sametick.webhook_queue TO sametick_webhook USING (sametick.sees(org_id));
+CREATE POLICY org ON sametick.webhook_attempts TO sametick_webhook USING (sametick.sees(org_id));
+CREATE POLICY org ON sametick.webhook_replays TO sametick_webhook USING (sametick.sees(org_id));
 -- TryEndpoint shows what becomes of a past event: of the one organisation that asks.
 GRANT SELECT ON sametick.events TO sametick_webhook;
 CREATE POLICY webhook ON sametick.events FOR SELECT TO sametick_webhook USING (org_id = sametick.current_org());
