@@ -86,7 +86,8 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 		return err
 	}
 	events := hub.New(hub.Options{RingBytes: c.RingBytes, MaxPerOrg: c.MaxPerOrg, MaxPerToken: c.MaxPerToken})
-	streams := &resume.Streams{Hub: events, Reader: feed.Reader{Source: source}, Heartbeat: c.Heartbeat, DrainOver: c.DrainPeriod}
+	streams := &resume.Streams{Hub: events, Reader: feed.Reader{Source: source}, Heartbeat: c.Heartbeat, DrainOver: c.DrainPeriod,
+		CutAfter: (c.ShutdownGrace - c.DrainPeriod) / 2} // the servers need their part of the grace time
 	newMetrics(registry, streams)
 	ready := readiness(redis, peers)
 	follow := &feed.Feed{Source: source, Hub: events, Linger: linger, Log: log}

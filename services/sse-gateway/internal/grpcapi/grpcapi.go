@@ -60,7 +60,7 @@ func (s *Server) Subscribe(r *streamv1.SubscribeRequest, out grpc.ServerStreamin
 		return errs.New(errs.Invalid, "INVALID_REQUEST", "the request is invalid").WithField("last_position", "OUT_OF_RANGE", "0 or more")
 	}
 	accepted, err := s.Streams.Serve(ctx, resume.Request{Org: p.OrgID, Who: sse.IdentityOf(p), Expires: p.ExpiresAt, Filter: filter, Last: r.LastPosition},
-		func() resume.Sink { return &sink{out: out, timeout: s.SendTimeout} })
+		func(cut context.Context) resume.Sink { return &sink{out: out, timeout: s.SendTimeout, cut: cut} })
 	if accepted {
 		return ended(err)
 	}
@@ -85,6 +85,7 @@ func ended(err error) error {
 type sink struct {
 	out     grpc.ServerStreamingServer[streamv1.SubscribeResponse]
 	timeout time.Duration
+	cut     context.Context // see resume.Streams.Serve
 }
 
 // Begin is a heartbeat with the position.
@@ -133,6 +134,8 @@ func (s *sink) send(messages ...*streamv1.SubscribeResponse) error {
 		return err
 	case <-t.C:
 		return resume.ErrStalled
+	case <-s.cut.Done():
+		return resume.ErrDrained
 	}
 }
 

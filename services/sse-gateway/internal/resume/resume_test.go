@@ -337,7 +337,7 @@ func TestDrainSpreadsTheEnds(t *testing.T) {
 		ends := make(chan time.Time, 100)
 		for range 100 {
 			go func() {
-				accepted, err := streams.Serve(t.Context(), request, func() resume.Sink { return &script{begin: time.Now()} })
+				accepted, err := streams.Serve(t.Context(), request, func(context.Context) resume.Sink { return &script{begin: time.Now()} })
 				if accepted && errors.Is(err, resume.ErrDrained) {
 					ends <- time.Now()
 				}

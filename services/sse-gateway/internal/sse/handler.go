@@ -70,10 +70,14 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begin := time.Now()
-	accepted, err := h.Streams.Serve(r.Context(), req, func() resume.Sink {
+	unwatch := func() {}
+	accepted, err := h.Streams.Serve(r.Context(), req, func(cut context.Context) resume.Sink {
 		streamHeaders(w)
-		return &sink{w: w, rc: http.NewResponseController(w), timeout: h.WriteTimeout, retry: h.Retry}
+		s := &sink{w: w, rc: http.NewResponseController(w), timeout: h.WriteTimeout, retry: h.Retry, cut: cut}
+		unwatch = s.watch()
+		return s
 	})
+	unwatch()
 	if accepted {
 		h.Log.LogAttrs(r.Context(), slog.LevelDebug, "stream ended", slog.Int64("org_id", req.Org), slog.String("subject", req.Who.Subject),
 			slog.Duration("took", time.Since(begin)), slog.String("why", err.Error()))

@@ -53,6 +53,16 @@ type gateway struct {
 	client  *http.Client
 	org     int64
 	other   int64
+	drained sync.Once
+}
+
+// drain ends all streams, once.
+func (g *gateway) drain(work context.Context) {
+	g.drained.Do(func() {
+		take, end := context.WithCancel(context.Background())
+		end()
+		_ = g.streams.Drain(take, work)
+	})
 }
 
 type lockedBuffer struct {
@@ -115,9 +125,7 @@ func start(t *testing.T, change func(*settings)) *gateway {
 		ended <- (&feed.Feed{Source: source, Hub: h, Linger: 20 * time.Millisecond, Log: logger}).Run(take, take)
 	}()
 	t.Cleanup(func() {
-		drained, end := context.WithCancel(context.Background())
-		end()
-		_ = g.streams.Drain(drained, take)
+		g.drain(take)
 		stop()
 		require.NoError(t, <-ended)
 		srv.Close()

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,7 +20,23 @@ type sink struct {
 	rc      *http.ResponseController
 	timeout time.Duration
 	retry   time.Duration
+	cut     context.Context // see resume.Streams.Serve
 	buf     []byte
+}
+
+// watch ends the write in hand when cut does, until stop, which a handler calls before it returns: a response writer
+// of HTTP/2 may not be touched after.
+func (s *sink) watch() (stop func()) {
+	done := make(chan struct{})
+	unwatch := context.AfterFunc(s.cut, func() {
+		defer close(done)
+		_ = s.rc.SetWriteDeadline(time.Unix(0, 0))
+	})
+	return func() {
+		if !unwatch() {
+			<-done
+		}
+	}
 }
 
 // retryField tells the client when to reconnect: jittered by half, so that those who lost the same
@@ -99,9 +116,15 @@ func (s *sink) write() error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 		return fmt.Errorf("write deadline: %w", err)
 	}
+	if s.cut.Err() != nil { // asked after the deadline was set: watch came before it, or comes after
+		return resume.ErrDrained
+	}
 	_, err := s.w.Write(s.buf)
 	if err == nil {
 		err = s.rc.Flush()
+	}
+	if err != nil && s.cut.Err() != nil {
+		return fmt.Errorf("%w: %w", resume.ErrDrained, err)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: %w", resume.ErrStalled, err)
