@@ -70,10 +70,10 @@ func (l *lockedBuffer) String() string {
 
 func database(t testing.TB) *pgtest.DB {
 	t.Helper()
-	sum, err := store.Fingerprint()
+	sum, err := store.Schema().Fingerprint()
 	require.NoError(t, err)
 	return pgtest.Migrated(t, "api-gateway "+pgtest.Fingerprint(sum...), func(ctx context.Context, url string) error {
-		return store.Migrate(ctx, url, slog.New(slog.DiscardHandler))
+		return store.Schema().Migrate(ctx, url, slog.New(slog.DiscardHandler))
 	})
 }
 

@@ -81,5 +81,5 @@ func migrate(ctx context.Context, p Process) error {
 	if err := config.Load(&c, p.Getenv); err != nil {
 		return err
 	}
-	return store.Migrate(ctx, c.DatabaseURL.Reveal(), telemetry.NewLogger(p.Err, service, slog.LevelInfo))
+	return store.Schema().Migrate(ctx, c.DatabaseURL.Reveal(), telemetry.NewLogger(p.Err, service, slog.LevelInfo))
 }

@@ -73,12 +73,12 @@ func (l *Buffer) String() string {
 // Database gives a migrated database.
 func Database(t testing.TB) *pgtest.DB {
 	t.Helper()
-	sum, err := store.Fingerprint()
+	sum, err := store.Schema().Fingerprint()
 	if err != nil {
 		t.Fatalf("gatewaytest: %v", err)
 	}
 	return pgtest.Migrated(t, "api-gateway "+pgtest.Fingerprint(sum...), func(ctx context.Context, url string) error {
-		return store.Migrate(ctx, url, slog.New(slog.DiscardHandler))
+		return store.Schema().Migrate(ctx, url, slog.New(slog.DiscardHandler))
 	})
 }
 

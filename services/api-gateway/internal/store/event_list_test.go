@@ -43,10 +43,10 @@ var kinds = []events.Kind{{AggregateType: "task", EventType: "task.pre_create"},
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(t *testing.T, seed uint64) *world {
-	sum, err := store.Fingerprint()
+	sum, err := store.Schema().Fingerprint()
 	require.NoError(t, err)
 	db := pgtest.Migrated(t, "api-gateway "+pgtest.Fingerprint(sum...), func(ctx context.Context, url string) error {
-		return store.Migrate(ctx, url, slog.New(slog.DiscardHandler))
+		return store.Schema().Migrate(ctx, url, slog.New(slog.DiscardHandler))
 	})
 	pool, err := pgxpool.New(t.Context(), db.URLAs(t, "sametick_api"))
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
+	"path"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -21,17 +22,15 @@ import (
 func before(ctx context.Context, t *testing.T, url string) {
 	log := slog.New(slog.DiscardHandler)
 	require.NoError(t, outbox.Migrate(ctx, url, log))
-	own, err := files()
-	require.NoError(t, err)
 	some := fstest.MapFS{}
-	names, err := fs.Glob(own, "0000[1-3]_*.sql")
+	names, err := fs.Glob(migrations, "migrations/0000[1-3]_*.sql")
 	require.NoError(t, err)
 	for _, name := range names {
-		text, err := fs.ReadFile(own, name)
+		text, err := fs.ReadFile(migrations, name)
 		require.NoError(t, err)
-		some[name] = &fstest.MapFile{Data: text}
+		some[path.Base(name)] = &fstest.MapFile{Data: text}
 	}
-	require.NoError(t, pg.Migrate(ctx, url, some, versions, log))
+	require.NoError(t, pg.Migrate(ctx, url, some, Schema().Table, log))
 }
 
 // TestUsersGetRoles: who could do something before can do it after, through roles; sessions go on; and the
@@ -56,7 +55,7 @@ func TestUsersGetRoles(t *testing.T) {
 	user(4, "fay@a", "events:read", "records:read")
 	exec(`INSERT INTO sametick.refresh_tokens (org_id, hash, user_id, family, expires_at) VALUES (7, 'live', 3, gen_random_uuid(), now() + interval '1 h')`)
 
-	require.NoError(t, Migrate(t.Context(), db.URL, slog.New(slog.DiscardHandler)))
+	require.NoError(t, Schema().Migrate(t.Context(), db.URL, slog.New(slog.DiscardHandler)))
 	scopes := func(email string) (list []string) {
 		require.NoError(t, admin.QueryRow(t.Context(), `SELECT scopes FROM sametick.find_credentials($1)`, email).Scan(&list))
 		return list

@@ -50,7 +50,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	case "migrate":
 		var c struct{ config.Postgres }
 		if err = config.Load(&c, getenv); err == nil {
-			err = store.Migrate(ctx, c.DatabaseURL.Reveal(), telemetry.NewLogger(stderr, name, slog.LevelInfo))
+			err = store.Schema().Migrate(ctx, c.DatabaseURL.Reveal(), telemetry.NewLogger(stderr, name, slog.LevelInfo))
 		}
 	case "re-encrypt":
 		err = reencrypt(ctx, getenv, stderr)

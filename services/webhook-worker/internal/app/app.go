@@ -74,7 +74,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	switch command {
 	case "migrate":
 		log = telemetry.NewLogger(stderr, name, database.LogLevel)
-		err = store.Migrate(ctx, database.DatabaseURL.Reveal(), log)
+		err = store.Schema().Migrate(ctx, database.DatabaseURL.Reveal(), log)
 	case "re-encrypt":
 		log = telemetry.NewLogger(stderr, name, sealed.LogLevel)
 		err = reencrypt(ctx, sealed, log)

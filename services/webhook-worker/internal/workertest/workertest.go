@@ -18,12 +18,12 @@ const Role = "sametick_webhook"
 // Database gives a migrated database.
 func Database(t testing.TB) *pgtest.DB {
 	t.Helper()
-	sum, err := store.Fingerprint()
+	sum, err := store.Schema().Fingerprint()
 	if err != nil {
 		t.Fatalf("workertest: %v", err)
 	}
 	return pgtest.Migrated(t, "webhook-worker "+pgtest.Fingerprint(sum...), func(ctx context.Context, url string) error {
-		return store.Migrate(ctx, url, slog.New(slog.DiscardHandler))
+		return store.Schema().Migrate(ctx, url, slog.New(slog.DiscardHandler))
 	})
 }
 
