@@ -18,6 +18,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/sametick/sametick/pkg/event"
+	"github.com/sametick/sametick/pkg/schemacost"
 )
 
 //go:embed builtin/*.json
@@ -96,8 +97,8 @@ func Compile(text []byte) (*Schema, []Fault) {
 	if err != nil {
 		return nil, []Fault{{"schema", "INVALID_SCHEMA", "a JSON Schema (2020-12): " + clip(reason(err))}}
 	}
-	if (costs{}).of(s.compiled) > MaxCost {
-		return nil, []Fault{{"schema", "TOO_COMPLEX", fmt.Sprintf("at most %d subschemas, each counted as often as it is referred to, and none that refers to itself", MaxCost)}}
+	if schemacost.TooHigh(s.compiled) {
+		return nil, []Fault{{"schema", "TOO_COMPLEX", fmt.Sprintf("at most %d subschemas, each counted as often as it is referred to, and none that refers to itself", schemacost.Max)}}
 	}
 	if len(s.references) < marks(doc) {
 		return nil, []Fault{{"schema", "NOT_ALLOWED", referenceKeyword + " only in properties and their items: elsewhere nothing would check it"}}

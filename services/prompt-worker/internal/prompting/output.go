@@ -12,13 +12,13 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/sametick/sametick/pkg/errs"
+	"github.com/sametick/sametick/pkg/schemacost"
 )
 
 // Limits of output schemas and of what is held to them.
 const (
 	MaxSchema    = 64 << 10  // bytes
 	MaxOutput    = 256 << 10 // bytes
-	maxSchemas   = 2000      // subschemas, each counted as often as it is referred to
 	maxNesting   = 24
 	maxRefusals  = 5
 	schemaDraft  = "https://json-schema.org/draft/2020-12/schema"
@@ -65,8 +65,8 @@ func CompileOutput(text []byte) (*Output, error) {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		return refuse("INVALID_SCHEMA", "a JSON Schema (2020-12): %s", Clean(first, 200))
 	}
-	if (costs{}).of(compiled) > maxSchemas {
-		return refuse("TOO_COMPLEX", "at most %d subschemas, each counted as often as it is referred to, and none that refers to itself", maxSchemas)
+	if schemacost.TooHigh(compiled) {
+		return refuse("TOO_COMPLEX", "at most %d subschemas, each counted as often as it is referred to, and none that refers to itself", schemacost.Max)
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, text); err != nil {
@@ -147,49 +147,3 @@ var errNowhere = errors.New("references to other documents are not followed")
 
 // Load implements jsonschema.URLLoader.
 func (nowhere) Load(string) (any, error) { return nil, errNowhere }
-
-// costs remembers what schemas cost. The validator looks at each reference anew, so that a few definitions which name
-// the next one twice would take for ever; one that is being counted has recursion in it, and with it the answer would
-// say how long a check takes.
-type costs map[*jsonschema.Schema]int
-
-func (c costs) of(s *jsonschema.Schema) int {
-	if s == nil {
-		return 0
-	}
-	if known, ok := c[s]; ok {
-		return known
-	}
-	c[s] = maxSchemas + 1
-	n := 1
-	for _, part := range parts(s) {
-		n = min(n+c.of(part), maxSchemas+1)
-	}
-	c[s] = n
-	return n
-}
-
-// parts are the schemas that s applies, to its own value or to one within.
-func parts(s *jsonschema.Schema) []*jsonschema.Schema {
-	out := []*jsonschema.Schema{s.Ref, s.RecursiveRef, s.Not, s.If, s.Then, s.Else, s.PropertyNames, s.UnevaluatedProperties,
-		s.Contains, s.Items2020, s.UnevaluatedItems, s.ContentSchema}
-	if s.DynamicRef != nil {
-		out = append(out, s.DynamicRef.Ref)
-	}
-	for _, list := range [][]*jsonschema.Schema{s.AllOf, s.AnyOf, s.OneOf, s.PrefixItems} {
-		out = append(out, list...)
-	}
-	out = slices.AppendSeq(out, maps.Values(s.Properties))
-	out = slices.AppendSeq(out, maps.Values(s.PatternProperties))
-	out = slices.AppendSeq(out, maps.Values(s.DependentSchemas))
-	others := slices.AppendSeq([]any{s.AdditionalProperties, s.Items, s.AdditionalItems}, maps.Values(s.Dependencies))
-	for _, other := range others {
-		switch other := other.(type) {
-		case *jsonschema.Schema:
-			out = append(out, other)
-		case []*jsonschema.Schema:
-			out = append(out, other...)
-		}
-	}
-	return out
-}

@@ -1,4 +1,5 @@
-package schema
+// Package schemacost bounds what a stranger's JSON Schema makes the validator do.
+package schemacost
 
 import (
 	"maps"
@@ -7,13 +8,15 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// MaxCost bounds the subschemas of an organisation's own schema, each counted as often as it is referred to: the
-// validator looks at each anew, so 20 definitions that name the next one twice took 1.1 s for {}, and each one more
-// doubled it.
-const MaxCost = 2000
+// Max bounds the subschemas of a stranger's schema, each counted as often as it is referred to: the validator looks at
+// each anew, so 20 definitions that name the next one twice took 1.1 s for {}, and each one more doubled it.
+const Max = 2000
 
-// costs remembers what schemas cost. One that is being counted has recursion in it and costs more than is allowed,
-// because with it the data says how long a check takes.
+// TooHigh says whether a schema has more than Max subschemas. One that refers to itself has, because with recursion
+// the data says how long a check takes.
+func TooHigh(s *jsonschema.Schema) bool { return costs{}.of(s) > Max }
+
+// costs remembers what schemas cost; one that is being counted has recursion in it.
 type costs map[*jsonschema.Schema]int
 
 func (c costs) of(s *jsonschema.Schema) int {
@@ -23,10 +26,10 @@ func (c costs) of(s *jsonschema.Schema) int {
 	if known, ok := c[s]; ok {
 		return known
 	}
-	c[s] = MaxCost + 1
+	c[s] = Max + 1
 	n := 1
 	for _, part := range parts(s) {
-		n = min(n+c.of(part), MaxCost+1)
+		n = min(n+c.of(part), Max+1)
 	}
 	c[s] = n
 	return n
