@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 
@@ -70,40 +71,64 @@ func (b *bench) bareDatabase(ctx context.Context, name, drop string) (string, er
 	return b.rig.As(ctx, admin, role)
 }
 
-// compared are the contenders of --costs. Of each the processor time of a record is told too, which other programs on the
-// machine disturb less than the rate.
+// compared are the contenders of --costs.
 func (b *bench) compared() []contender {
 	var list []contender
 	for _, v := range append([]variant{{"CreateRecord", b.gateway}}, b.variants...) {
-		list = append(list, contender{v.name, func(ctx context.Context, n int) (float64, error) {
-			before, err := b.processors(v.gateway)
-			if err != nil {
-				return 0, err
-			}
-			rate, err := b.createAt(ctx, v.gateway, n)
-			if err != nil {
-				return 0, err
-			}
-			after, err := b.processors(v.gateway)
-			if err != nil {
-				return 0, err
-			}
-			b.report.Add("processor time of a record, "+leg(n), v.name, "µs", (after-before)*1e6/(rate*float64(b.seconds)))
-			return rate, nil
-		}})
+		list = append(list, contender{v.name, v.gateway, func(ctx context.Context, n int) (float64, error) { return b.createAt(ctx, v.gateway, n) }})
 	}
 	return list
 }
 
-// processors is the processor time, in seconds, of everything that a create needs.
-func (b *bench) processors(gateway *rig.Process) (float64, error) {
-	own, err := gateway.CPU()
+// spent is processor time since the start, in seconds: other programs on the machine disturb it less than a rate.
+type spent struct{ gateway, servers, client float64 }
+
+// spent of everything that a contender needs; gateway is nil for pgbench, which is a child of this process.
+func (b *bench) spent(gateway *rig.Process) (spent, error) {
+	who := syscall.RUSAGE_CHILDREN
+	var s spent
+	if gateway != nil {
+		who = syscall.RUSAGE_SELF
+		own, err := gateway.CPU()
+		if err != nil {
+			return s, err
+		}
+		s.gateway = own.Seconds()
+	}
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(who, &usage); err != nil {
+		return s, fmt.Errorf("processor time of the clients: %w", err)
+	}
+	s.client = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
+	postgres, redis, err := b.rig.ServersCPU()
+	if err != nil {
+		return s, fmt.Errorf("processor time: %w", err)
+	}
+	s.servers = (postgres + redis).Seconds()
+	return s, nil
+}
+
+// timed runs a contender and tells what a record of it costs.
+func (b *bench) timed(ctx context.Context, c contender, clients int, count bool) (float64, error) {
+	before, err := b.spent(c.gateway)
 	if err != nil {
 		return 0, err
 	}
-	postgres, redis, err := b.rig.ServersCPU()
+	rate, err := c.run(ctx, clients)
 	if err != nil {
-		return 0, fmt.Errorf("processor time: %w", err)
+		return 0, err
 	}
-	return (own + postgres + redis).Seconds(), nil
+	after, err := b.spent(c.gateway)
+	if err != nil || !count {
+		return rate, err
+	}
+	add := func(part string, seconds float64) {
+		b.report.Add("processor time of a record, "+leg(clients), c.name+": "+part, "µs", seconds*1e6/(rate*float64(b.seconds)))
+	}
+	if c.gateway != nil {
+		add("api-gateway", after.gateway-before.gateway)
+	}
+	add("Postgres, Redis", after.servers-before.servers)
+	add("clients", after.client-before.client)
+	return rate, nil
 }

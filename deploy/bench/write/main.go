@@ -123,15 +123,16 @@ func (b *bench) contenders() []contender {
 		return b.compared()
 	}
 	return []contender{
-		{"CreateRecord", b.create},
-		{"pgbench, pipelined", func(ctx context.Context, n int) (float64, error) { return b.pgbench.run(ctx, n, pipelined) }},
-		{"pgbench, in turn", func(ctx context.Context, n int) (float64, error) { return b.pgbench.run(ctx, n, inTurn) }},
+		{"CreateRecord", b.gateway, b.create},
+		{"pgbench, pipelined", nil, func(ctx context.Context, n int) (float64, error) { return b.pgbench.run(ctx, n, pipelined) }},
+		{"pgbench, in turn", nil, func(ctx context.Context, n int) (float64, error) { return b.pgbench.run(ctx, n, inTurn) }},
 	}
 }
 
 type contender struct {
-	name string
-	run  func(ctx context.Context, clients int) (float64, error)
+	name    string
+	gateway *rig.Process // nil: it needs none
+	run     func(ctx context.Context, clients int) (float64, error)
 }
 
 func (b *bench) measure(ctx context.Context) error {
@@ -143,7 +144,7 @@ func (b *bench) measure(ctx context.Context) error {
 				if err := b.rig.Settle(ctx); err != nil {
 					return err
 				}
-				rate, err := c.run(ctx, clients)
+				rate, err := b.timed(ctx, c, clients, round > 0)
 				if err != nil {
 					return fmt.Errorf("%s with %d clients: %w", c.name, clients, err)
 				}
