@@ -124,10 +124,11 @@ func isTransactional(sql string) bool {
 }
 
 // scriptLine writes a captured statement for pgbench: its parameters as literals, the record's id as
-// the variable.
+// the variable, and the request's id made of that.
 func scriptLine(s rig.Statement, id string) string {
 	number := regexp.MustCompile(`\$(\d+)`)
 	entity := regexp.MustCompile(`("aggregate_id": ?)` + id + `([,}])`)
+	request := regexp.MustCompile(`("request_id": ?")[^"]*"`)
 	sql := strings.Join(strings.Fields(s.SQL), " ")
 	return number.ReplaceAllStringFunc(sql, func(p string) string {
 		n, err := strconv.Atoi(p[1:])
@@ -141,6 +142,8 @@ func scriptLine(s rig.Statement, id string) string {
 			return ":id::bigint"
 		case entity.MatchString(*arg):
 			return "replace(" + literal(entity.ReplaceAllString(*arg, "${1}@${2}")) + ", '@', :id::text)"
+		case request.MatchString(*arg): // each request has its own, which falls anywhere into its index
+			return "replace(" + literal(request.ReplaceAllString(*arg, `${1}@"`)) + ", '@', left(md5(:id::text), 26))"
 		default:
 			return literal(*arg)
 		}

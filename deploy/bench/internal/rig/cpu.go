@@ -53,20 +53,34 @@ func (r *Rig) ServersCPU() (postgres, redis time.Duration, err error) {
 	if redis, _, err = processorTime(r.servers.redis.PID()); err != nil {
 		return 0, 0, fmt.Errorf("read the processor time of Redis: %w", err)
 	}
-	main := r.servers.postgres.PID()
-	own, ended, err := processorTime(main)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the processor time of Postgres: %w", err)
-	}
-	postgres = own + ended
-	paths, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, 0, fmt.Errorf("list the processes: %w", err)
-	}
-	for _, path := range paths {
-		if s, err := readStat(path); err == nil && s.parent == main { // one that ends meanwhile counts as ended
-			postgres += s.own
+	for {
+		all, steady, err := family(r.servers.postgres.PID())
+		if err != nil {
+			return 0, 0, fmt.Errorf("read the processor time of Postgres: %w", err)
+		}
+		if steady {
+			return all, redis, nil
 		}
 	}
-	return postgres, redis, nil
+}
+
+// family is the processor time of a process and its children past and present. It is not steady when one ended
+// meanwhile, and may have been counted in neither place.
+func family(pid int) (all time.Duration, steady bool, err error) {
+	own, ended, err := processorTime(pid)
+	if err != nil {
+		return 0, false, err
+	}
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, false, fmt.Errorf("list the processes: %w", err)
+	}
+	all = own + ended
+	for _, path := range paths {
+		if s, err := readStat(path); err == nil && s.parent == pid {
+			all += s.own
+		}
+	}
+	_, after, err := processorTime(pid)
+	return all, ended == after, err
 }
