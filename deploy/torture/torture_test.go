@@ -83,6 +83,8 @@ func TestTheRelaySurvivesAShortStorm(t *testing.T) {
 	require.Positive(t, report.Prompts.OverBudget, "the edge of a budget was reached")
 	require.Greater(t, report.Reviews.Created, int64(50))
 	require.Greater(t, report.Reviews.Rejected, int64(50))
+	require.Positive(t, report.Reviews.Unreviewed, "nobody was there to review, and fail_open let it pass")
+	require.Positive(t, report.Reviews.Unavailable, "and fail_closed did not")
 }
 
 // The judge must find in each known-wrong relay what is wrong with it, and nothing that is not.

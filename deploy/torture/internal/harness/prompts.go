@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -124,8 +125,8 @@ func (s *suite) addPrompters(ctx context.Context, r *run, addresses []string, co
 	if err != nil {
 		return err
 	}
-	environ := append(common, "DATABASE_URL="+database, "DATABASE_MAX_CONNS=8", "RELAY_ADDR="+s.front.Address(), "ENCRYPTION_KEYS="+keyring.Generate("torture"),
-		"EGRESS_ALLOW=127.0.0.0/8", "EGRESS_HTTP=true", "LEASE_TTL=4500ms", "RUNS_PER_HOOK=64", "RUNS_PER_ORG=128")
+	environ := slices.Concat(common, []string{"DATABASE_URL=" + database, "DATABASE_MAX_CONNS=8", "RELAY_ADDR=" + s.front.Address(), "ENCRYPTION_KEYS=" + keyring.Generate("torture"),
+		"EGRESS_ALLOW=127.0.0.0/8", "EGRESS_HTTP=true", "LEASE_TTL=4500ms", "RUNS_PER_HOOK=64", "RUNS_PER_ORG=128"})
 	var targets []string
 	for n := range o.Prompters {
 		grpc, ops := addresses[2*n], addresses[2*n+1]
