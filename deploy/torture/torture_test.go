@@ -52,6 +52,10 @@ const (
 	beside    = "beside an open transaction (P4)"
 	webhooks  = "webhooks received"
 	history   = "webhooks in history"
+	ran       = "prompt runs"
+	called    = "calls of models"
+	budgets   = "budgets"
+	reviewed  = "reviewed writes"
 )
 
 func TestTheRelaySurvivesAShortStorm(t *testing.T) {
@@ -59,12 +63,28 @@ func TestTheRelaySurvivesAShortStorm(t *testing.T) {
 	require.True(t, report.Clean())
 	require.Greater(t, report.Kills, 5, "a storm without kills proves nothing")
 	require.Greater(t, verdict(t, report, clients).Checked, int64(100))
+	for _, what := range []string{ran, called, budgets, reviewed} {
+		require.Positive(t, verdict(t, report, what).Checked)
+	}
 	require.Greater(t, report.Webhooks.Pairs, int64(1000))
 	killed := 0
 	for n := range report.Options.Workers {
 		killed += report.Faults[fmt.Sprintf("worker %d SIGKILL", n)]
 	}
 	require.Greater(t, killed, 3, "workers must die too")
+	killed = report.Faults["all prompters SIGKILL"]
+	for n := range report.Options.Prompters {
+		killed += report.Faults[fmt.Sprintf("prompter %d SIGKILL", n)]
+	}
+	require.Greater(t, killed, 3, "and prompters")
+	require.Greater(t, report.Prompts.Pairs, int64(100))
+	require.Greater(t, report.Prompts.Calls, int64(50))
+	require.Positive(t, report.Prompts.Unknown, "some died in the middle of a call")
+	require.Positive(t, report.Prompts.OverBudget, "the edge of a budget was reached")
+	require.Greater(t, report.Reviews.Created, int64(50))
+	require.Greater(t, report.Reviews.Rejected, int64(50))
+	require.Positive(t, report.Reviews.Unreviewed, "nobody was there to review, and fail_open let it pass")
+	require.Positive(t, report.Reviews.Unavailable, "and fail_closed did not")
 }
 
 // The judge must find in each known-wrong relay what is wrong with it, and nothing that is not.
@@ -94,22 +114,42 @@ func TestTheJudgeCatchesPublishingWithoutALog(t *testing.T) {
 
 func TestTheJudgePassesARightDouble(t *testing.T) {
 	t.Parallel()
-	report := short(t, func(o *harness.Options) { o.Relay, o.Worker, o.Duration, o.Pace = "right", "right", 8*time.Second, 0.2 })
+	report := short(t, func(o *harness.Options) {
+		o.Relay, o.Worker, o.Prompter, o.Duration, o.Pace = "right", "right", "right", 8*time.Second, 0.2
+	})
 	require.True(t, report.Clean())
 	require.Greater(t, report.Webhooks.Pairs, int64(500))
+	require.Greater(t, report.Prompts.Pairs, int64(50))
+	require.Greater(t, report.Prompts.Calls, int64(20))
 }
 
 // A cursor that is moved apart from what it stands for: what a worker had not queued yet when it died is never sent.
 func TestTheJudgeCatchesACursorOutsideTheTransaction(t *testing.T) {
 	t.Parallel()
 	report := short(t, func(o *harness.Options) {
-		o.Relay, o.Worker, o.Duration, o.Pace = "right", "wrong-cursor", 8*time.Second, 0.2
+		o.Relay, o.Worker, o.Prompter, o.Duration, o.Pace = "right", "wrong-cursor", "wrong-cursor", 8*time.Second, 0.2
 	})
 	require.False(t, report.Clean())
 	require.Positive(t, verdict(t, report, webhooks).Lost)
 	require.Positive(t, verdict(t, report, history).Lost)
 	require.Zero(t, verdict(t, report, webhooks).Foreign)
 	require.Zero(t, verdict(t, report, history).Twice)
+	require.Positive(t, verdict(t, report, ran).Lost)
+	require.Zero(t, verdict(t, report, ran).Twice)
+	require.Zero(t, verdict(t, report, called).Failures())
+	for _, what := range []string{commits, positions, streams} {
+		require.Zero(t, verdict(t, report, what).Failures(), "the relay is right")
+	}
+}
+
+// Attempts that nobody marks: replicas ask for the same run, and a model is asked again though each outcome was known.
+func TestTheJudgeCatchesCallsThatNobodyMarks(t *testing.T) {
+	t.Parallel()
+	report := short(t, func(o *harness.Options) {
+		o.Relay, o.Workers, o.Prompter, o.Duration, o.Pace = "right", 0, "wrong-mark", 6*time.Second, 0
+	})
+	require.Positive(t, verdict(t, report, called).Twice)
+	require.Zero(t, verdict(t, report, ran).Failures(), "each run ends once all the same")
 	for _, what := range []string{commits, positions, streams} {
 		require.Zero(t, verdict(t, report, what).Failures(), "the relay is right")
 	}

@@ -76,41 +76,8 @@ func (w *worker) step(ctx context.Context, s *session) error {
 
 // schedule takes the events after the cursor.
 func (w *worker) schedule(ctx context.Context, s *session, shard int) error {
-	var after, through int64
-	advance := func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO sametick.consumer_cursors VALUES ('webhooks', $1, 0) ON CONFLICT DO NOTHING`, shard); err != nil {
-			return fmt.Errorf("begin a cursor: %w", err)
-		}
-		err := tx.QueryRow(ctx, `WITH c AS (SELECT position FROM sametick.consumer_cursors WHERE consumer = 'webhooks' AND shard = $1 FOR UPDATE)
-			SELECT c.position, coalesce((SELECT max(position) FROM (SELECT position FROM sametick.positions p WHERE p.shard = $1 AND p.position > c.position
-				ORDER BY position LIMIT $2) n), c.position) FROM c`, shard, pageOfEvents).Scan(&after, &through)
-		if err != nil {
-			return fmt.Errorf("read a cursor: %w", err)
-		}
-		_, err = tx.Exec(ctx, `UPDATE sametick.consumer_cursors SET position = $2 WHERE consumer = 'webhooks' AND shard = $1`, shard, through)
-		return err
-	}
-	derive := func(tx pgx.Tx) error {
-		s.gate.pass()
-		if through == after {
-			return nil
-		}
-		return w.queue(ctx, s, tx, shard, after, through)
-	}
-	s.gate.pass()
-	if w.wrong {
-		if err := pgx.BeginFunc(ctx, s.conn, advance); err != nil || through == after {
-			return err
-		}
-		pause(ctx, apart)
-		return pgx.BeginFunc(ctx, s.conn, derive)
-	}
-	return pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
-		if err := advance(tx); err != nil {
-			return err
-		}
-		return derive(tx)
-	})
+	c := cursor{consumer: "webhooks", shard: shard, apart: w.wrong}
+	return c.take(ctx, s, func(tx pgx.Tx, after, through int64) error { return w.queue(ctx, s, tx, shard, after, through) })
 }
 
 // queue makes a delivery of each pair in (after, through].

@@ -39,16 +39,13 @@ func (r *run) calm(ctx context.Context) error {
 	if err := r.load.Final(ctx); err != nil {
 		return err
 	}
-	if err := r.drain(ctx); err != nil {
-		return err
+	// Runs write events: they are through before the probe, which counts them, and what follows from it after it.
+	for _, step := range []func(context.Context) error{r.drain, r.drainPrompts, r.drain, r.probe, r.drain, r.drainPrompts, r.drain, r.drainWebhooks} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	if err := r.probe(ctx); err != nil {
-		return err
-	}
-	if err := r.drain(ctx); err != nil {
-		return err
-	}
-	return r.drainWebhooks(ctx)
+	return nil
 }
 
 // state is how far everything has come.

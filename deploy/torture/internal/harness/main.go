@@ -61,6 +61,8 @@ func parse(args []string, stderr io.Writer) (o Options, keep bool, err error) {
 	flags.IntVar(&o.Gateways, "gateways", o.Gateways, "replicas of the sse-gateway; 0: none, and no clients")
 	flags.StringVar(&o.Worker, "worker", o.Worker, "real, or a double of webhook-worker: right, wrong-cursor")
 	flags.IntVar(&o.Workers, "workers", o.Workers, "replicas of webhook-worker; 0: none, and no receivers")
+	flags.StringVar(&o.Prompter, "prompter", o.Prompter, "real, or a double of prompt-worker: right, wrong-cursor, wrong-mark")
+	flags.IntVar(&o.Prompters, "prompters", o.Prompters, "replicas of prompt-worker; 0: none, and no reviewed writes")
 	flags.IntVar(&o.Writers, "writers", o.Writers, "concurrent writers")
 	flags.IntVar(&o.Clients, "clients", o.Clients, "concurrent SSE clients")
 	flags.DurationVar(&o.Think, "think", o.Think, "mean pause of a writer between two transactions")

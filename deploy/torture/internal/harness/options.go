@@ -31,8 +31,10 @@ type Options struct {
 	Relay, Gateway string
 	// Worker is Real, or the name of a double. Beside a double of the relay only a double works.
 	Worker string
-	// Relays, Gateways and Workers are how many replicas run.
-	Relays, Gateways, Workers int
+	// Prompter is Real, or the name of a double. Beside a double of the relay only a double works.
+	Prompter string
+	// Relays, Gateways, Workers and Prompters are how many replicas run.
+	Relays, Gateways, Workers, Prompters int
 	// Writers and Clients are how many work at a time; Think is a writer's mean pause.
 	Writers, Clients int
 	Think            time.Duration
@@ -49,7 +51,7 @@ type Options struct {
 // Defaults are those of the command line.
 func Defaults() Options {
 	return Options{
-		Duration: 2 * time.Minute, Relay: Real, Gateway: Real, Worker: Real, Relays: 2, Gateways: 2, Workers: 3, Writers: 12, Clients: 18,
+		Duration: 2 * time.Minute, Relay: Real, Gateway: Real, Worker: Real, Prompter: Real, Relays: 2, Gateways: 2, Workers: 3, Prompters: 3, Writers: 12, Clients: 18,
 		Think: 40 * time.Millisecond, Bulk: 3000, Pace: 1,
 	}
 }
@@ -66,13 +68,16 @@ func (o *Options) check() error {
 	if o.Worker != Real && !slices.Contains(double.WorkerKinds(), o.Worker) {
 		all = append(all, fmt.Errorf("--worker %s: must be %s or %s", o.Worker, Real, strings.Join(double.WorkerKinds(), ", ")))
 	}
+	if o.Prompter != Real && !slices.Contains(double.PrompterKinds(), o.Prompter) {
+		all = append(all, fmt.Errorf("--prompter %s: must be %s or %s", o.Prompter, Real, strings.Join(double.PrompterKinds(), ", ")))
+	}
 	for name, n := range map[string]int{"--relays": o.Relays, "--writers": o.Writers, "--clients": o.Clients, "--bulk": o.Bulk} {
 		if n < 1 {
 			all = append(all, fmt.Errorf("%s %d: must be at least 1", name, n))
 		}
 	}
-	if o.Gateways < 0 || o.Workers < 0 {
-		all = append(all, errors.New("--gateways and --workers must not be negative"))
+	if o.Gateways < 0 || o.Workers < 0 || o.Prompters < 0 {
+		all = append(all, errors.New("--gateways, --workers and --prompters must not be negative"))
 	}
 	if o.Duration <= 0 || o.Think < 0 || o.Pace < 0 {
 		all = append(all, errors.New("--duration must be positive, --think and --pace not negative"))
@@ -82,6 +87,12 @@ func (o *Options) check() error {
 
 // webhooks tells whether there are workers: a real one needs a real relay's LogService.
 func (o *Options) webhooks() bool { return o.Workers > 0 && (o.Relay == Real || o.Worker != Real) }
+
+// prompts tells whether there are prompters, under the same condition.
+func (o *Options) prompts() bool { return o.Prompters > 0 && (o.Relay == Real || o.Prompter != Real) }
+
+// reviews tells whether writes are reviewed, which doubles do not do.
+func (o *Options) reviews() bool { return o.prompts() && o.Prompter == Real }
 
 // hot is how many entities of each type and organisation all writers contend for.
 const hot = 12

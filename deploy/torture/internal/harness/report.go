@@ -23,6 +23,8 @@ type Report struct {
 	Ledger   ledger.Counts
 	Clients  follow.Counts
 	Webhooks judge.DeliveryCounts
+	Prompts  judge.RunCounts
+	Reviews  judge.ReviewCounts
 	Faults   map[string]int
 	Kills    int
 	Verdicts []*judge.Verdict
@@ -78,6 +80,13 @@ func (r *run) judge(ctx context.Context, ledgerPath string, endListening func() 
 		}
 		verdicts = append(verdicts, deliveries...)
 	}
+	if r.prompts != nil {
+		prompted, err := r.judgePrompts(ctx, conn, facts, log)
+		if err != nil {
+			return err
+		}
+		verdicts = append(verdicts, prompted...)
+	}
 	r.report.Verdicts = append(verdicts, r.report.Verdicts...)
 	return nil
 }
@@ -129,6 +138,14 @@ func (r *Report) Print(w io.Writer) error {
 		fmt.Fprintf(&b, "%d webhooks: %d requests were accepted again, with the same webhook-id, and %d not accepted; %d were saved as delivered by two replicas\n",
 			w.Pairs, w.Repeats, w.Refused, w.Twice)
 	}
+	if p := r.Prompts; p.Pairs > 0 {
+		fmt.Fprintf(&b, "%d prompt runs: %d calls of models, %d of them repeated; of %d attempts nobody knows the outcome; %d runs failed, %d of them for a budget\n",
+			p.Pairs, p.Calls, p.Repeats, p.Unknown, p.Failed, p.OverBudget)
+	}
+	if v := r.Reviews; v.Created > 0 {
+		fmt.Fprintf(&b, "%d reviewed writes are there, %d of them unreviewed under fail_open; %d were rejected, %d refused because nobody could review them\n",
+			v.Created, v.Unreviewed, v.Rejected, v.Unavailable)
+	}
 	fmt.Fprintf(&b, "%d kills; faults by kind:\n", r.Kills)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&b, "  %5d  %s\n", r.Faults[name], name)
@@ -152,6 +169,6 @@ func (r *Report) Print(w io.Writer) error {
 // command repeats the run.
 func (r *Report) command() string {
 	o := &r.Options
-	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --gateway %s --worker %s --relays %d --gateways %d --workers %d --writers %d --clients %d --think %s --bulk %d --pace %g",
-		o.Seed, o.Duration, o.Relay, o.Gateway, o.Worker, o.Relays, o.Gateways, o.Workers, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
+	return fmt.Sprintf("go run ./deploy/torture --seed %d --duration %s --relay %s --gateway %s --worker %s --prompter %s --relays %d --gateways %d --workers %d --prompters %d --writers %d --clients %d --think %s --bulk %d --pace %g",
+		o.Seed, o.Duration, o.Relay, o.Gateway, o.Worker, o.Prompter, o.Relays, o.Gateways, o.Workers, o.Prompters, o.Writers, o.Clients, o.Think, o.Bulk, o.Pace)
 }

@@ -32,6 +32,7 @@ type run struct {
 	load    *load.Load
 	crowd   *follow.Crowd
 	hooks   *webhooks
+	prompts *farPrompts
 	journal *chaos.Journal
 	report  *Report
 }
@@ -60,7 +61,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := r.migrate(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.hooks.close()) }()
+	defer func() { err = errors.Join(err, r.hooks.close(), r.prompts.close()) }()
 	if r.suite, err = r.newSuite(ctx); err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func (r *run) migrate(ctx context.Context) error {
 
 // torture is storm, healing, calm, judgement.
 func (r *run) torture(ctx context.Context) (err error) {
-	if err := errors.Join(r.suite.start(ctx), r.suite.awaitReady(ctx), r.makeEndpoints(ctx)); err != nil {
+	if err := errors.Join(r.suite.start(ctx), r.suite.awaitReady(ctx), r.makeEndpoints(ctx), r.makeHooks(ctx)); err != nil {
 		return err
 	}
 	path := filepath.Join(r.o.Dir, "ledger")
@@ -139,6 +140,9 @@ func (r *run) listen(ctx context.Context) (*errgroup.Group, context.CancelFunc) 
 	return listeners, cancel
 }
 
+// reviewedWriters is how many write what is reviewed at a time.
+const reviewedWriters = 3
+
 // storm is writers and chaos at once. All faults are undone when it returns.
 func (r *run) storm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Duration)
@@ -147,6 +151,9 @@ func (r *run) storm(ctx context.Context) error {
 	group.Go(func() error { return r.load.Run(ctx) })
 	group.Go(func() error { chaos.Run(ctx, r.o.Seed, r.journal, r.campaigns()); return nil })
 	group.Go(func() error { r.progress(ctx); return nil })
+	if r.prompts != nil && r.prompts.writers != nil {
+		group.Go(func() error { r.prompts.writers.Run(ctx, reviewedWriters); return nil })
+	}
 	return group.Wait()
 }
 
@@ -168,6 +175,9 @@ func (r *run) progress(ctx context.Context) {
 		}
 		if r.hooks != nil {
 			line += fmt.Sprintf(", %d webhooks accepted", r.hooks.record.Counts().Accepted)
+		}
+		if r.prompts != nil {
+			line += fmt.Sprintf(", %d calls of models", r.prompts.record.Counts().Answered)
 		}
 		r.say("%s", line)
 	}
@@ -195,6 +205,7 @@ func (r *run) campaigns() []chaos.Campaign {
 	for _, replica := range r.suite.gateways {
 		list = append(list, chaos.Gateway(replica, every(10*time.Second)))
 	}
+	list = append(list, r.promptCampaigns(every)...)
 	if r.hooks == nil {
 		return list
 	}

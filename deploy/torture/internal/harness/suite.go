@@ -19,19 +19,23 @@ import (
 	"github.com/sametick/sametick/pkg/auth"
 )
 
-// suite is what is under torture: relays, gateways and workers, real or double.
+// suite is what is under torture: relays, gateways, workers and prompters, real or double.
 type suite struct {
 	relays []chaos.Replica
 	// extra is started only by chaos.
 	extra     chaos.Replica
 	gateways  []chaos.Replica
 	workers   []chaos.Replica
+	prompters []chaos.Replica
+	api       []chaos.Replica
 	urls      []string
 	front     *rig.Front
 	processes []*rig.Process
 	signer    *auth.Signer
 	// webhooks is the gRPC address of a worker, internal the token between services.
 	webhooks, internal string
+	// signing and public are the keys of access tokens.
+	signing, public string
 	// ops are the processes' base URLs, in their order.
 	ops []string
 }
@@ -41,6 +45,11 @@ func (r *run) newSuite(ctx context.Context) (*suite, error) {
 	o, servers := r.o, r.servers
 	if o.webhooks() {
 		if err := r.openWebhooks(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if o.prompts() {
+		if err := r.openPrompts(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +66,12 @@ func (r *run) newSuite(ctx context.Context) (*suite, error) {
 	}
 	s.extra, s.relays = s.relays[o.Relays], s.relays[:o.Relays]
 	if o.webhooks() {
-		return s, s.addWorkers(ctx, r, nil, nil)
+		if err := s.addWorkers(ctx, r, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	if o.prompts() {
+		return s, s.addPrompters(ctx, r, nil, nil)
 	}
 	return s, nil
 }
@@ -71,7 +85,7 @@ func (r *run) newRealSuite(ctx context.Context) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &suite{}
+	s := &suite{signing: signing, public: public}
 	if s.signer, err = auth.ParseSigner(signing); err != nil {
 		return nil, err
 	}
@@ -79,7 +93,7 @@ func (r *run) newRealSuite(ctx context.Context) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := rig.FreeAddresses(2*(o.Relays+1) + 3*o.Gateways + 2*o.Workers)
+	addresses, err := rig.FreeAddresses(2*(o.Relays+1) + 3*o.Gateways + 2*o.Workers + 2*o.Prompters + 3)
 	if err != nil {
 		return nil, err
 	}
@@ -100,11 +114,19 @@ func (r *run) newRealSuite(ctx context.Context) (*suite, error) {
 		return nil, err
 	}
 	addresses = addresses[2*(o.Relays+1):]
-	if err := s.addGateways(o, addresses, common, s.internal, public); err != nil || !o.webhooks() {
-		return s, err
+	if err := s.addGateways(o, addresses, common, s.internal, public); err != nil {
+		return nil, err
 	}
-	if err := s.addWorkers(ctx, r, addresses[3*o.Gateways:], common); err != nil {
-		return nil, errors.Join(err, s.front.Close())
+	addresses = addresses[3*o.Gateways:]
+	if o.webhooks() {
+		if err := s.addWorkers(ctx, r, addresses, common); err != nil {
+			return nil, errors.Join(err, s.front.Close())
+		}
+	}
+	if o.prompts() {
+		if err := s.addPrompters(ctx, r, addresses[2*o.Workers:], common); err != nil {
+			return nil, errors.Join(err, s.front.Close())
+		}
 	}
 	return s, nil
 }
@@ -182,7 +204,7 @@ func (s *suite) token(org int64) (string, error) {
 // start starts all but the extra relay, and lets go on what is stopped: for the beginning, and to heal.
 func (s *suite) start(ctx context.Context) error {
 	var all []error
-	for _, list := range [][]chaos.Replica{s.relays, s.gateways, s.workers} {
+	for _, list := range [][]chaos.Replica{s.relays, s.gateways, s.workers, s.prompters, s.api} {
 		for _, r := range list {
 			r.Continue()
 			all = append(all, r.Start(ctx))
@@ -236,7 +258,7 @@ func ready(ctx context.Context, target string) error {
 // stop ends everything, gently first; it tells who did not go cleanly.
 func (s *suite) stop() []string {
 	var failed []string
-	all := slices.Concat(s.workers, s.gateways, s.relays)
+	all := slices.Concat(s.api, s.prompters, s.workers, s.gateways, s.relays)
 	if s.extra != nil {
 		all = append(all, s.extra)
 	}

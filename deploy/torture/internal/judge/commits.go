@@ -68,7 +68,7 @@ func Commits(f *Facts, writes Writes, audits Audits, acknowledged io.Reader) (*V
 	for i := range f.list {
 		a := &f.list[i]
 		had[a.Tx]++
-		if _, ok := writes[a.Tx]; !ok && (a.Tx != 0 || f.entities[a.entity].Type != endpointType) { // endpoints are the product's to write
+		if _, ok := writes[a.Tx]; !ok && (a.Tx != 0 || !products(f.entities[a.entity].Type)) {
 			v.note(&v.Foreign, "%s belongs to a transaction that did not commit", f.describe(i))
 		}
 		if n := audits[i]; n == 0 {
@@ -94,6 +94,16 @@ func Commits(f *Facts, writes Writes, audits Audits, acknowledged io.Reader) (*V
 		return nil
 	})
 	return v, err
+}
+
+// products tells of the aggregates that no writer of the ledger writes: the product does, or a writer through its API.
+func products(aggregateType string) bool {
+	switch aggregateType {
+	case endpointType, "prompt_hook", "prompt_template", "prompt_provider", "prompt_run", "organization", "user", "role", "api_key", "announcement", "feedback":
+		return true
+	default:
+		return false
+	}
 }
 
 // checkEntry compares one transaction as its writer knows it.

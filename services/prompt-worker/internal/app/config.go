@@ -27,7 +27,7 @@ type Config struct {
 	RunsAtOnce       int           `env:"RUNS_AT_ONCE" help:"async runs of this replica at once"`
 	RunsMemory       int64         `env:"RUNS_MEMORY" help:"bytes of the events of async runs in memory"`
 	ChainDepth       int           `env:"CHAIN_DEPTH" help:"how long a chain of hooks that trigger each other may be" allowed:"1 to 100"`
-	RunRetention     time.Duration `env:"RUN_RETENTION" help:"how long finished runs are kept; 0s keeps them for ever"`
+	RunRetention     time.Duration `env:"RUN_RETENTION" help:"how long finished runs, and what each day has spent, are kept; 0s keeps them for ever"`
 	CallsAtOnce      int           `env:"CALLS_AT_ONCE" help:"calls of a provider's model at once, where the provider says nothing else"`
 	Prices           string        `env:"PROMPT_PRICES" help:"what models cost per million tokens, in any one currency; the first that matches holds" allowed:"MODEL=INPUT/CACHED/OUTPUT, comma-separated, such as gpt-*=2.5/0.25/10"`
 	OrgRuns          int64         `env:"ORG_BUDGET_RUNS" help:"calls of models that an organisation may make in a UTC day; 0 bounds nothing"`

@@ -201,6 +201,8 @@ func (w *worker) upkeep(take, _ context.Context) error {
 			if w.c.RunRetention > 0 {
 				_, err := w.store.DropPartition(take, now.Add(-w.c.RunRetention))
 				w.complain(take, "old runs cannot be dropped", err)
+				_, err = w.store.PruneBudgets(take, now.Add(-w.c.RunRetention))
+				w.complain(take, "old budgets cannot be dropped", err)
 			}
 		}
 		_, err := w.store.Expire(take, time.Now())

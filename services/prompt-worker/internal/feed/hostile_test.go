@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/pkg/redistest"
 	"github.com/sametick/sametick/pkg/stream/streamtest"
 	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
@@ -92,37 +91,6 @@ func TestKilledBeforePersisting(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, held)
 	require.EqualValues(t, w.Count(`SELECT sum(attempts) FROM sametick.prompt_runs`), spent.Runs, "what nobody knows of is spent")
-}
-
-// Two workers hold every shard; each run is begun by one of them.
-func TestTwoHolders(t *testing.T) {
-	t.Parallel()
-	w := workertest.NewWorld(t, prompting.Limits{})
-	w.Hook()
-	const events = 200
-	m := &workertest.Model{}
-	both := make(chan struct{})
-	var first sync.Once
-	m.Answer = func(context.Context, prompting.Request) (prompting.Response, error) {
-		first.Do(func() { close(both) })
-		return prompting.Response{Text: "ok"}, nil
-	}
-	set := func(c *runs.Config) { c.Margin = time.Minute }
-	w.Start("a", m, set)
-	second := w.Start("b", m, set)
-	for i := range events {
-		w.Task(int64(i + 1))
-	}
-	<-both
-	var all []int
-	for shard := range event.Shards {
-		all = append(all, shard)
-	}
-	rounds := time.NewTicker(20 * time.Millisecond) // the consumer tells the truth every 167 ms
-	defer rounds.Stop()
-	w.Eventually("all run", func() bool { second.Engine.Held(all); <-rounds.C; return done(w, events)() })
-	require.Empty(t, ledger(w, m, events, 1))
-	require.Len(t, m.Asked(), events)
 }
 
 // Redis loses everything while events come; the control takes the log away too, and nothing more is scheduled.

@@ -46,7 +46,7 @@ func (c Caller) Complete(ctx context.Context, r prompting.Request) (prompting.Re
 		if kept == nil || !kept.Retryable() {
 			kept = err
 		}
-		if err.Unknown || !tells(err) || ctx.Err() != nil {
+		if err.Unknown || !err.Unsent && !tells(err) || ctx.Err() != nil {
 			return prompting.Response{}, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -149,6 +150,48 @@ func TestGuards(t *testing.T) {
 	_, err = b.ask(t, b.setup(model.URL, func(s *hooks.Setup) { s.Providers = nil }))
 	require.Equal(t, prompting.CauseUnavailable, cause(t, err))
 	require.Len(t, model.Asked(), 1)
+}
+
+// inner resolves every name to a private address.
+type inner struct{}
+
+func (inner) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("10.20.30.40")}, nil
+}
+
+// A name that leads to a private address is refused when it is dialled. No wait cures that, so the run ends and says by
+// which rule, without the address; nothing was sent, so the next provider is asked.
+func TestARefusedAddressIsFinal(t *testing.T) {
+	b := newBench(t, "127.0.0.0/8")
+	guard, err := netguard.New(netguard.Options{HTTP: true, Allow: []string{"127.0.0.0/8"}, Resolver: inner{}})
+	require.NoError(t, err)
+	m := models.New(b.ring, guard, limit.New(limit.Options{}), sdktrace.NewTracerProvider(sdktrace.WithSyncer(b.spans)))
+	defer m.Close()
+	b.x.Models = m
+	for _, kind := range []string{"openai", "anthropic"} {
+		s := b.setup("http://models.example", func(s *hooks.Setup) { s.Providers[0].Kind, s.Providers[0].ID = kind, int64(len(kind)) })
+		out, err := b.ask(t, s)
+		var failed *prompting.ModelError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, prompting.CauseBadRequest, failed.Cause)
+		require.Equal(t, "the provider's address is refused: models.example: private network (RFC 1918)", failed.Text)
+		require.False(t, failed.Unknown)
+		require.False(t, failed.Retryable())
+		require.Zero(t, out.Took.Tokens)
+		_, again := runs.RetryAfter(1, failed, 0)
+		require.False(t, again)
+
+		second := providertest.New(t, providertest.Sequence(providertest.Reply{Text: "x", Input: 1, Output: 1}))
+		s.Providers = append(s.Providers, hooks.Provider{OrgID: 1, ID: 4, Kind: "openai", BaseURL: second.URL + "/v1", DefaultModel: "small"})
+		out, err = b.ask(t, s)
+		require.NoError(t, err)
+		require.EqualValues(t, 4, out.From.ProviderID)
+	}
+	// The control: a server that is not there may be there later.
+	gone := providertest.New(t, providertest.Sequence(providertest.Reply{}))
+	gone.Close()
+	_, err = b.ask(t, b.setup(gone.URL))
+	require.Equal(t, prompting.CauseUnavailable, cause(t, err))
 }
 
 func TestFallback(t *testing.T) {

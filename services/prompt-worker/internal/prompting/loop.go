@@ -28,6 +28,8 @@ type Loop struct {
 	Model Model
 	// Tools is nil where no hook has any.
 	Tools Toolbox
+	// Fence is the prompt's, which its system message explains: what a tool gives, anyone may have written.
+	Fence Fence
 	// Rounds of calls (8) and calls altogether (32), after which the run fails: a model may ask for ever.
 	Rounds, Calls int
 	// MaxBytes of all results (64 KiB): each round reads, and pays for, those before it.
@@ -130,11 +132,13 @@ func (l Loop) call(ctx context.Context, c ToolCall, granted []Granted, names []s
 		break
 	}
 	record.Latency = time.Since(begun)
-	turn := Turn{Role: "tool", CallID: c.ID, Text: string(record.Result)}
+	turn := Turn{Role: "tool", CallID: c.ID}
 	if err != nil {
 		record.Result, record.Error = nil, err.Error()
-		turn.Text, turn.Failed = "error: "+err.Error(), true
+		turn.Text, turn.Failed = "error: "+l.Fence.text(err.Error()), true
+		return record, turn
 	}
+	turn.Text = l.Fence.json(record.Result)
 	return record, turn
 }
 

@@ -89,6 +89,7 @@ func TestLoop(t *testing.T) {
 	turns := m.asked[1].Turns
 	require.Equal(t, []string{"user", "assistant", "tool", "tool"}, []string{turns[0].Role, turns[1].Role, turns[2].Role, turns[3].Role})
 	require.Equal(t, "c1", turns[3].CallID)
+	require.Equal(t, `<data->"seen"</data->`, turns[2].Text, "what a tool gives is data")
 	require.Len(t, r.Turns, 1, "the caller's request is its own")
 }
 
@@ -133,7 +134,7 @@ func TestToolFails(t *testing.T) {
 	got, err := prompting.Loop{Model: m, Tools: b}.Run(t.Context(), prompting.Request{}, grant("look"))
 	require.NoError(t, err)
 	require.Equal(t, "it broke", got.Calls[0].Error)
-	require.Contains(t, m.asked[1].Turns[1].Text, "it broke")
+	require.Equal(t, `error: <data->"it^broke"</data->`, m.asked[1].Turns[1].Text)
 	require.True(t, m.asked[1].Turns[1].Failed)
 }
 

@@ -110,6 +110,8 @@ type ModelError struct {
 	RetryAfter time.Duration
 	// Unknown: the request may have been carried out, and paid for.
 	Unknown bool
+	// Unsent: nothing has left this process, so another provider may be asked whatever the cause.
+	Unsent bool
 	// Usage is what was spent although it failed.
 	Usage Usage
 	// From is who failed, where several may be asked.

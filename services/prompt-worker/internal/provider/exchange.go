@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"sync/atomic"
 
+	"github.com/sametick/sametick/pkg/netguard"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
 
@@ -30,6 +31,8 @@ type exchange struct {
 	failure  []byte
 	cut      bool
 	tooLarge bool
+	// refused is why the address may not be called; nil when it may.
+	refused *netguard.Refused
 }
 
 // Do implements the SDKs' HTTPClient. It follows no redirect: the key and the event would go to somebody else.
@@ -39,6 +42,7 @@ func (e *exchange) Do(r *http.Request) (*http.Response, error) {
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	resp, err := client.Do(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 	if err != nil {
+		errors.As(err, &e.refused)
 		return nil, err
 	}
 	e.status, e.header = resp.StatusCode, resp.Header
@@ -79,6 +83,8 @@ func (e *exchange) fail(ctx context.Context, err error, key string) *prompting.M
 	out := &prompting.ModelError{Unknown: e.sent.Load()}
 	var network net.Error
 	switch {
+	case e.refused != nil: // by the guard, before a connection: no wait changes it
+		out.Cause, out.Text, out.Unknown, out.Unsent = prompting.CauseBadRequest, "the provider's address is "+e.refused.Error(), false, true
 	case e.status >= http.StatusBadRequest:
 		return classify(e.status, e.header, e.failure, key)
 	case e.status >= http.StatusMultipleChoices:

@@ -49,6 +49,7 @@ func (x *Executor) Ask(ctx context.Context, s *hooks.Setup, p prompting.Prompt, 
 		Model: a.first.Model, System: p.System, Turns: []prompting.Turn{{Role: prompting.RoleUser, Text: strings.Join(p.User, "\n\n")}},
 		MaxTokens: parameters.MaxTokens, Temperature: parameters.Temperature, SchemaName: name, Schema: schema,
 	}
+	a.loop.Fence = p.Fence
 	if a.loop.Model, err = x.Models.Model(ctx, s); err != nil {
 		return nil, err
 	}

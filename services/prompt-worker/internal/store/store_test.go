@@ -262,6 +262,34 @@ func TestBudgetsKeepTheLedger(t *testing.T) {
 	require.Positive(t, model.Spent().Runs)
 }
 
+// Days that nothing more can happen to go, and no others.
+func TestPruneBudgets(t *testing.T) {
+	t.Parallel()
+	w := workertest.NewWorld(t, prompting.Limits{})
+	ctx := t.Context()
+	add := func(hook, ago, held int) {
+		_, err := w.Admin.Exec(ctx, `INSERT INTO sametick.prompt_budgets (org_id, hook_id, day, spent_runs, held_runs)
+			VALUES (1, $1, (now() AT TIME ZONE 'UTC')::date - $2::int, 5, $3)`, hook, ago, held)
+		require.NoError(t, err)
+	}
+	for ago := range 20 {
+		add(0, ago, 0)
+		add(7, ago, 0)
+	}
+	add(8, 15, 1) // an attempt holds of it
+	_, err := w.Admin.Exec(ctx, `INSERT INTO sametick.prompt_reservations (run_id, attempt, org_id, hook_id, day, tokens, cost, expires_at, guessed)
+		VALUES (1, 1, 1, 7, (now() AT TIME ZONE 'UTC')::date - 16, 1, 1, now(), true)`) // may be corrected
+	require.NoError(t, err)
+	n, err := w.Store.PruneBudgets(ctx, time.Now().Add(-10*24*time.Hour))
+	require.NoError(t, err)
+	require.EqualValues(t, 2*9-2, n)
+	require.Equal(t, 2*11, w.Count(`SELECT count(*) FROM sametick.prompt_budgets WHERE day >= (now() AT TIME ZONE 'UTC')::date - 10`))
+	require.Equal(t, 3, w.Count(`SELECT count(*) FROM sametick.prompt_budgets WHERE day < (now() AT TIME ZONE 'UTC')::date - 10`))
+	_, err = w.Store.PruneBudgets(ctx, time.Now())
+	require.NoError(t, err)
+	require.Equal(t, 2*4, w.Count(`SELECT count(*) FROM sametick.prompt_budgets WHERE day >= (now() AT TIME ZONE 'UTC')::date - 3`), "the last days stay, whatever is asked for")
+}
+
 // Sixty-four at once, each for a tenth of what is left: the sum never exceeds.
 func TestReserveAtOnce(t *testing.T) {
 	t.Parallel()

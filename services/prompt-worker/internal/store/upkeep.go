@@ -24,6 +24,41 @@ func (s *Store) DropPartition(ctx context.Context, keepFrom time.Time) (dropped 
 	return n > 0, pg.Translate(err)
 }
 
+const (
+	// bookable is how long a day may still be booked to: what is guessed of an attempt is corrected for a day after its
+	// expiry, and an attempt that begins at midnight expires in the next one.
+	bookable = 3 * 24 * time.Hour
+	// pruneAt is how many budgets a transaction drops.
+	pruneAt = 5000
+
+	pruneBudgets = `
+DELETE FROM sametick.prompt_budgets WHERE (org_id, hook_id, day) IN (
+  SELECT b.org_id, b.hook_id, b.day FROM sametick.prompt_budgets b
+   WHERE b.day < $1 AND (b.held_runs, b.held_tokens, b.held_cost) = (0, 0, 0)
+     AND NOT EXISTS (SELECT FROM sametick.prompt_reservations r WHERE r.org_id = b.org_id AND b.hook_id IN (0, r.hook_id) AND r.day = b.day)
+   ORDER BY b.day LIMIT $2 FOR UPDATE SKIP LOCKED)`
+)
+
+// PruneBudgets drops the budgets of UTC days before keepFrom, and gives how many; never those of the last three days, nor
+// one of which anything is held or may be booked yet.
+func (s *Store) PruneBudgets(ctx context.Context, keepFrom time.Time) (n int64, err error) {
+	if latest := time.Now().Add(-bookable); keepFrom.After(latest) {
+		keepFrom = latest
+	}
+	for did := int64(pruneAt); did == pruneAt; {
+		err := s.worker(ctx, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, pruneBudgets, keepFrom.UTC().Truncate(24*time.Hour), pruneAt)
+			did = tag.RowsAffected()
+			return err
+		})
+		if err != nil {
+			return n, err
+		}
+		n += did
+	}
+	return n, nil
+}
+
 // sealed are the columns with secrets.
 func sealed() []struct{ read, write, purpose string } {
 	return []struct{ read, write, purpose string }{
