@@ -213,8 +213,12 @@ func (w *worker) build() (err error) {
 		return err
 	}
 	w.store = store.New(w.pool).Worker(w.ring)
+	sender := &attempts{sender: w.sender, compiler: w.compiler}
+	if w.tracing.Exports() {
+		sender.tracer = w.tracing.Provider().Tracer(name)
+	}
 	w.engine = delivery.New(delivery.Config{
-		Sender: &attempts{sender: w.sender, compiler: w.compiler, tracer: w.tracing.Provider().Tracer(name)},
+		Sender: sender,
 		Queue:  &feed.Queue{Worker: w.store, Source: w.source}, History: w.store, Deadline: w.c.AttemptTimeout + margin,
 		PerEndpoint: w.c.PerEndpoint, PerOrg: w.c.PerOrg, InAll: w.c.InAll, MaxBytes: w.c.EventMemory,
 		Observe: w.metrics.observe, Log: w.log, Stats: &w.metrics.engine,

@@ -88,7 +88,10 @@ func start(t *testing.T) *service {
 	redis := redistest.New(t)
 	s.publisher = streamtest.NewPublisher(t, s.log, redis.URL, redis)
 	server := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: telemetry.NewLogger(io.Discard, "relay", nil), Registry: prometheus.NewRegistry(),
-		Register: func(r grpc.ServiceRegistrar) { s.log.Register(r); relayv1.RegisterRelayServiceServer(r, relay{woken: &s.woken}) }})
+		Register: func(r grpc.ServiceRegistrar) {
+			s.log.Register(r)
+			relayv1.RegisterRelayServiceServer(r, relay{woken: &s.woken})
+		}})
 	require.NoError(t, server.Start(t.Context()))
 	t.Cleanup(func() { require.NoError(t, server.Stop(context.WithoutCancel(t.Context()))) })
 	api := freeAddr(t)

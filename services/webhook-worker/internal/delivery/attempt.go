@@ -19,7 +19,7 @@ type flight struct {
 func (e *Engine) send(ep *endpoint, now time.Time) {
 	d := ep.waiting.next()
 	e.c.Stats.Waiting.Add(-1)
-	f := flight{ep: ep, d: d, trust: ep.trust}
+	f := &flight{ep: ep, d: d, trust: ep.trust}
 	ep.flying++
 	ep.org.flying++
 	ep.shard.open++
@@ -41,7 +41,7 @@ func (e *Engine) send(ep *endpoint, now time.Time) {
 }
 
 // land takes in what an attempt met.
-func (e *Engine) land(f flight, r Result) {
+func (e *Engine) land(f *flight, r Result) {
 	ep, now := f.ep, time.Now()
 	ep.flying--
 	ep.org.flying--
@@ -148,7 +148,7 @@ func (e *Engine) persist(b *Batch) ([]int64, error) {
 	}
 }
 
-func (e *Engine) saved(flights []flight, refused []int64, err error) {
+func (e *Engine) saved(flights []*flight, refused []int64, err error) {
 	now := time.Now()
 	e.saving = false
 	if len(e.pending) > 0 {
@@ -158,8 +158,7 @@ func (e *Engine) saved(flights []flight, refused []int64, err error) {
 	for _, id := range refused {
 		unlike[id] = true
 	}
-	for i := range flights {
-		f := &flights[i]
+	for _, f := range flights {
 		f.ep.unsaved--
 		f.ep.shard.open--
 		e.unsaved--
