@@ -209,7 +209,7 @@ func (e *Engine) loadNext() {
 			continue
 		}
 		w := ep.want(loadSize)
-		w.Conf, w.Until = ep.conf == nil, time.Now().Add(keep)
+		w.Conf, w.Until, w.From = ep.conf == nil, time.Now().Add(keep), ep.passed
 		if w.Ordered {
 			w.Limit = orderedWindow
 		}
@@ -217,12 +217,12 @@ func (e *Engine) loadNext() {
 		e.loads++
 		e.async(func() func() {
 			got, err := retried(e, "a window is not loaded yet", func() (Window, error) { return e.c.Queue.Load(e.take, w) })
-			return func() { e.loaded(ep, w.Ordered, got, err) }
+			return func() { e.loaded(ep, w, got, err) }
 		})
 	}
 }
 
-func (e *Engine) loaded(ep *endpoint, ordered bool, w Window, err error) {
+func (e *Engine) loaded(ep *endpoint, want Want, w Window, err error) {
 	now := time.Now()
 	e.loads--
 	e.loadNext()
@@ -231,7 +231,8 @@ func (e *Engine) loaded(ep *endpoint, ordered bool, w Window, err error) {
 		if ep.conf == nil {
 			e.configure(ep, w.Endpoint, now)
 		}
-		if ep.waiting.ordered != ordered { // it was asked for in the wrong order
+		ep.pass(want, w.Deliveries, now)
+		if ep.waiting.ordered != want.Ordered { // it was asked for in the wrong order
 			w.Deliveries, w.Next = nil, now
 		}
 		for _, d := range w.Deliveries {

@@ -46,7 +46,10 @@ type Want struct {
 	// Ordered asks by id for whatever waits; else by due time for what is due by Until.
 	Ordered bool
 	Until   time.Time
-	Limit   int
+	// From leaves out what was due before as long as that leaves more than Limit: rows that were taken off lie there, which
+	// cost as much as others until they are vacuumed. Zero for nothing.
+	From  time.Time
+	Limit int
 	// Except are ids that are in memory already.
 	Except []int64
 }
@@ -127,6 +130,10 @@ const (
 	// maxLoads is how many windows are loaded at a time, cancelAt how many deliveries a transaction cancels.
 	maxLoads = 4
 	cancelAt = 1000
+	// A window goes on where the last one ended, but settled before: what is queued meanwhile may have been due since then.
+	// Every so many windows goes by the whole table, so that nothing waits as long as the backlog lasts.
+	settled    = 5 * time.Second
+	wholeEvery = 32
 	// maxIdle is how many goroutines wait for work.
 	maxIdle = 256
 	// maxHold bounds how long Retry-After keeps an endpoint's other deliveries back.
