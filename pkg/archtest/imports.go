@@ -11,7 +11,7 @@ const genDir = "proto/gen/"
 // layers: an import of pkg only ever points down.
 var layers = map[string]int{
 	"errs": 0, "event": 0, "reviewhash": 0, "backoff": 0, "lifecycle": 0, "config": 0,
-	"telemetry": 1, "rpc": 1, "pg": 1, "redisconn": 1, "auth": 1, "keyring": 1, "netguard": 1, "condition": 1, "ratelimit": 1,
+	"telemetry": 1, "rpc": 1, "pg": 1, "redisconn": 1, "auth": 1, "keyring": 1, "netguard": 1, "condition": 1, "ratelimit": 1, "wake": 1,
 	"outbox": 2, "stream": 2, "auditlog": 2, "idempotency": 2,
 }
 

@@ -23,5 +23,8 @@ func FuzzRequest(f *testing.F) {
 		if parent != "" && !trace.MatchString(parent) {
 			t.Fatalf("%q becomes %q", sent, parent)
 		}
+		if good := telemetry.IsTraceparent(sent); good && !trace.MatchString(sent) || !good && parent != "" && len(sent) == len(parent) && sent[:3] == "00-" {
+			t.Fatalf("%q is a traceparent: %t, and becomes %q", sent, good, parent)
+		}
 	})
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -17,6 +18,7 @@ import (
 // Tracing makes spans, and sends them away when an endpoint is configured.
 type Tracing struct {
 	provider *sdktrace.TracerProvider
+	exports  bool
 }
 
 // NewTracing reads the standard OTEL_* variables. Spans are exported only when
@@ -39,7 +41,7 @@ func NewTracing(ctx context.Context, service string, getenv func(string) string)
 	} else {
 		opts = append(opts, sdktrace.WithBatcher(exporter))
 	}
-	return &Tracing{sdktrace.NewTracerProvider(opts...)}, nil
+	return &Tracing{sdktrace.NewTracerProvider(opts...), exporter != nil}, nil
 }
 
 func exporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
@@ -70,6 +72,10 @@ func exporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExp
 // Provider makes tracers.
 func (t *Tracing) Provider() trace.TracerProvider { return t.provider }
 
+// Exports tells whether spans go anywhere. Where they do not, a hot path may leave them out and pass on the trace context
+// that it was given.
+func (t *Tracing) Exports() bool { return t.exports }
+
 // Close sends what is left, until ctx ends.
 func (t *Tracing) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
 
@@ -78,6 +84,9 @@ func Propagator() propagation.TextMapPropagator { return propagation.TraceContex
 
 // Traceparent is the W3C traceparent header (version 00) of ctx's span, empty without one.
 func Traceparent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return ""
+	}
 	c := propagation.MapCarrier{}
 	Propagator().Inject(ctx, c)
 	return c["traceparent"]
@@ -87,4 +96,25 @@ func Traceparent(ctx context.Context) string {
 // as the standard asks.
 func WithTraceparent(ctx context.Context, traceparent string) context.Context {
 	return Propagator().Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
+}
+
+// IsTraceparent tells whether a text is a traceparent header of version 00 (W3C Trace Context, section 3.2).
+func IsTraceparent(text string) bool {
+	const version, traceEnd, spanEnd, size = "00-", 35, 52, 55
+	if len(text) != size || text[:len(version)] != version || text[traceEnd] != '-' || text[spanEnd] != '-' {
+		return false
+	}
+	return isID(text[len(version):traceEnd]) && isID(text[traceEnd+1:spanEnd]) && isHex(text[spanEnd+1:])
+}
+
+// isID tells hexadecimal digits that are not all zero.
+func isID(text string) bool { return isHex(text) && strings.Trim(text, "0") != "" }
+
+func isHex(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }

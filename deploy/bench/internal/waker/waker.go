@@ -44,7 +44,7 @@ func (w *Waker) loop(token string) {
 	}
 }
 
-// hintPause is api-gateway's pause between two hints (its internal/wake).
+// hintPause is api-gateway's pause between two hints (pkg/wake).
 const hintPause = 5 * time.Millisecond
 
 // Hint never blocks: one that waits stands for all that come meanwhile.

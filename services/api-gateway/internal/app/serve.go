@@ -18,6 +18,7 @@ import (
 	"github.com/sametick/sametick/pkg/pg"
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/telemetry"
+	"github.com/sametick/sametick/pkg/wake"
 	auditv1 "github.com/sametick/sametick/proto/gen/go/sametick/audit/v1"
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
@@ -39,7 +40,6 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/reviewer"
 	"github.com/sametick/sametick/services/api-gateway/internal/store"
 	"github.com/sametick/sametick/services/api-gateway/internal/types"
-	"github.com/sametick/sametick/services/api-gateway/internal/wake"
 	"github.com/sametick/sametick/services/api-gateway/internal/workflow"
 )
 

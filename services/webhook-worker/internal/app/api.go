@@ -12,9 +12,8 @@ import (
 
 // api serves WebhookService to api-gateway.
 func (w *worker) api() *lifecycle.Server {
-	found := func() {} // the relay finds what changed by its poll, 20 ms later at most
 	service := endpoints.NewService(endpoints.Options{
-		Store: w.store.Store, History: w.store.Store, Ring: w.ring, Log: feed.Positions{Log: w.positions}, Most: w.c.MaxEndpoints, Changed: found,
+		Store: w.store.Store, History: w.store.Store, Ring: w.ring, Log: feed.Positions{Log: w.positions}, Most: w.c.MaxEndpoints, Changed: w.waker.Wake,
 		Checks: endpoints.Checks{URL: w.guard.CheckURL, Conditions: w.compiler, Secret: func(text string) error {
 			_, err := signing.Parse(text)
 			return err

@@ -25,6 +25,7 @@ import (
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/stream"
 	"github.com/sametick/sametick/pkg/telemetry"
+	"github.com/sametick/sametick/pkg/wake"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
 	"github.com/sametick/sametick/services/webhook-worker/internal/feed"
@@ -136,6 +137,7 @@ type worker struct {
 	tracing   *telemetry.Tracing
 	pool      *pgxpool.Pool
 	positions stream.Log
+	waker     *wake.Waker
 	source    *stream.Source
 	metrics   *metrics
 
@@ -169,6 +171,11 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 	}
 	defer pool.Close()
 	w := &worker{c: c, log: log, pool: pool, tracing: tracing, positions: stream.NewLog(relayv1.NewLogServiceClient(relay)), metrics: newMetrics()}
+	client := relayv1.NewRelayServiceClient(relay)
+	w.waker = wake.New(func(ctx context.Context) error {
+		_, err := client.Wake(ctx, &relayv1.WakeRequest{})
+		return err
+	}, log)
 	w.source = stream.New(stream.Options{Log: w.positions, Redis: redis})
 	if err := w.build(); err != nil {
 		return err
@@ -181,6 +188,7 @@ func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.
 		telemetry.NewOps(c.OpsAddr, w.metrics.registry, ready, log),
 		lifecycle.Closer(func() { closeTracing(tracing) }),
 		lifecycle.NewLoop("upkeep", upkeep.Run),
+		w.waker,
 		w.api(),
 		lifecycle.NewLoop("engine", w.engine.Run),
 		lifecycle.NewLoop("replays", w.replays.Run),
@@ -205,8 +213,12 @@ func (w *worker) build() (err error) {
 		return err
 	}
 	w.store = store.New(w.pool).Worker(w.ring)
+	sender := &attempts{sender: w.sender, compiler: w.compiler}
+	if w.tracing.Exports() {
+		sender.tracer = w.tracing.Provider().Tracer(name)
+	}
 	w.engine = delivery.New(delivery.Config{
-		Sender: &attempts{sender: w.sender, compiler: w.compiler, tracer: w.tracing.Provider().Tracer(name)},
+		Sender: sender,
 		Queue:  &feed.Queue{Worker: w.store, Source: w.source}, History: w.store, Deadline: w.c.AttemptTimeout + margin,
 		PerEndpoint: w.c.PerEndpoint, PerOrg: w.c.PerOrg, InAll: w.c.InAll, MaxBytes: w.c.EventMemory,
 		Observe: w.metrics.observe, Log: w.log, Stats: &w.metrics.engine,

@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/sametick/sametick/pkg/auth"
 	"github.com/sametick/sametick/pkg/keyring"
@@ -23,6 +25,7 @@ import (
 	"github.com/sametick/sametick/pkg/rpc"
 	"github.com/sametick/sametick/pkg/stream/streamtest"
 	"github.com/sametick/sametick/pkg/telemetry"
+	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	"github.com/sametick/sametick/services/webhook-worker/internal/app"
 	"github.com/sametick/sametick/services/webhook-worker/internal/workertest"
@@ -64,21 +67,37 @@ type service struct {
 	client    webhooksv1.WebhookServiceClient
 	ops       string
 	keys      string
+	woken     atomic.Int64
 	out       buffer
 	stop      func() int
+}
+
+// relay counts what wakes it.
+type relay struct {
+	relayv1.UnimplementedRelayServiceServer
+	woken *atomic.Int64
+}
+
+func (r relay) Wake(context.Context, *relayv1.WakeRequest) (*relayv1.WakeResponse, error) {
+	r.woken.Add(1)
+	return &relayv1.WakeResponse{}, nil
 }
 
 func start(t *testing.T) *service {
 	s := &service{db: workertest.Database(t), log: streamtest.NewLog(), ops: freeAddr(t), keys: keyring.Generate("one")}
 	redis := redistest.New(t)
 	s.publisher = streamtest.NewPublisher(t, s.log, redis.URL, redis)
-	relay := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: telemetry.NewLogger(io.Discard, "relay", nil), Registry: prometheus.NewRegistry(), Register: s.log.Register})
-	require.NoError(t, relay.Start(t.Context()))
-	t.Cleanup(func() { require.NoError(t, relay.Stop(context.WithoutCancel(t.Context()))) })
+	server := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: telemetry.NewLogger(io.Discard, "relay", nil), Registry: prometheus.NewRegistry(),
+		Register: func(r grpc.ServiceRegistrar) {
+			s.log.Register(r)
+			relayv1.RegisterRelayServiceServer(r, relay{woken: &s.woken})
+		}})
+	require.NoError(t, server.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, server.Stop(context.WithoutCancel(t.Context()))) })
 	api := freeAddr(t)
 	env := map[string]string{
 		"DATABASE_URL": s.db.URLAs(t, workertest.Role), "REDIS_URL": redis.URL, "INTERNAL_TOKEN": token, "GRPC_ADDR": api, "OPS_ADDR": s.ops,
-		"RELAY_ADDR": relay.Addr(), "ENCRYPTION_KEYS": s.keys, "EGRESS_ALLOW": "127.0.0.1", "EGRESS_HTTP": "true",
+		"RELAY_ADDR": server.Addr(), "ENCRYPTION_KEYS": s.keys, "EGRESS_ALLOW": "127.0.0.1", "EGRESS_HTTP": "true",
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	code := make(chan int, 1)
@@ -133,6 +152,7 @@ func TestFromEventToReceiver(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	made, err := s.client.CreateEndpoint(caller(t.Context()), &webhooksv1.CreateEndpointRequest{Url: receiver.URL + "/hook"})
 	require.NoError(t, err)
+	eventually(t, "the relay is woken", func() bool { return s.woken.Load() > 0 })
 	id := made.GetEndpoint().GetId()
 	s.log.Append(1, "webhook_endpoint", "post_create", id, "")
 	e := s.log.Append(1, "task", "post_create", 1, "Call the client")

@@ -23,7 +23,8 @@ type poster interface {
 type attempts struct {
 	sender   poster
 	compiler *condition.Compiler
-	tracer   trace.Tracer
+	// tracer is nil where nobody keeps spans: the event's trace context is then passed on as it is.
+	tracer trace.Tracer
 }
 
 // Send makes one attempt.
@@ -34,6 +35,9 @@ func (a *attempts) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.D
 	body, err := schedule.Build(ctx, e, d, a.compiler)
 	if err != nil {
 		return delivery.Result{Cause: delivery.CauseTransform, Error: err.Error(), Began: time.Now()}
+	}
+	if a.tracer == nil {
+		return a.sender.Send(ctx, e, d, body)
 	}
 	ctx, span := a.tracer.Start(telemetry.WithTraceparent(ctx, d.Traceparent), "webhook attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()

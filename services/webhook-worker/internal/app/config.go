@@ -17,7 +17,7 @@ type Config struct {
 	config.Internal
 	Keys             keyring.Config
 	Egress           netguard.Config
-	RelayAddr        string        `env:"RELAY_ADDR" envDefault:"127.0.0.1:9091" help:"gRPC of outbox-relay, for what Redis no longer has" allowed:"host:port"`
+	RelayAddr        string        `env:"RELAY_ADDR" envDefault:"127.0.0.1:9091" help:"gRPC of outbox-relay: for what Redis no longer has, and to wake it" allowed:"host:port"`
 	AttemptTimeout   time.Duration `env:"ATTEMPT_TIMEOUT" envDefault:"15s" help:"how long an attempt may take whole: connecting, TLS, request and answer" allowed:"1s or more"`
 	LeaseTTL         time.Duration `env:"LEASE_TTL" envDefault:"30s" help:"how long a crashed replica's share waits for another one" allowed:"at least 1.5 times ATTEMPT_TIMEOUT and 3s"`
 	AttemptRetention time.Duration `env:"ATTEMPT_RETENTION" envDefault:"720h" help:"how long the history of attempts is kept, in whole days" allowed:"0s for ever, or 24h or more"`

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -17,12 +16,13 @@ type metrics struct {
 	registry *prometheus.Registry
 	engine   delivery.Stats
 
-	attempts    *prometheus.CounterVec
-	seconds     prometheus.Histogram
-	connections *prometheus.CounterVec
-	deliveries  prometheus.Counter
-	faults      prometheus.Counter
-	trimmed     prometheus.Counter
+	attempts *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	// delivered, fresh and reused are looked up once: they count at every delivery.
+	delivered, fresh, reused prometheus.Counter
+	deliveries               prometheus.Counter
+	faults                   prometheus.Counter
+	trimmed                  prometheus.Counter
 	// backlog and lag are of all replicas together, oldest in Unix milliseconds.
 	backlog, oldest, lag atomic.Int64
 }
@@ -39,13 +39,14 @@ func newMetrics() *metrics {
 			[]string{"outcome", "cause"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + "attempt_seconds", Help: "Time of an attempt, whole.",
 			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15}}),
-		connections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "connections_total", Help: "Connections that attempts went over, by whether they were there already."},
-			[]string{"reused"}),
 		deliveries: counter("scheduled_total", "Deliveries scheduled by events."),
 		faults:     counter("filter_faults_total", "Deliveries that failed because a filter could not tell."),
 		trimmed:    counter("trimmed_total", "Stretches of events that retention dropped before they were scheduled: should stay 0."),
 	}
-	m.registry.MustRegister(m.attempts, m.seconds, m.connections, m.deliveries, m.faults, m.trimmed)
+	connections := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "connections_total", Help: "Connections that attempts went over, by whether they were there already."},
+		[]string{"reused"})
+	m.delivered, m.fresh, m.reused = m.attempts.WithLabelValues(delivery.Delivered, ""), connections.WithLabelValues("false"), connections.WithLabelValues("true")
+	m.registry.MustRegister(m.attempts, m.seconds, connections, m.deliveries, m.faults, m.trimmed)
 	gauge := func(name, help string, v *atomic.Int64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help}, func() float64 { return float64(v.Load()) }))
 	}
@@ -69,7 +70,11 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) observe(o *delivery.Outcome) {
-	m.attempts.WithLabelValues(o.Kind, o.Result.Cause).Inc()
+	if o.Kind == delivery.Delivered && o.Result.Cause == "" {
+		m.delivered.Inc()
+	} else {
+		m.attempts.WithLabelValues(o.Kind, o.Result.Cause).Inc()
+	}
 	m.seconds.Observe(o.Result.Latency.Seconds())
 }
 
@@ -82,7 +87,11 @@ func (m *metrics) lost(*stream.TrimmedError) { m.trimmed.Inc() }
 
 // Connection counts a connection.
 func (m *metrics) Connection(reused bool) {
-	m.connections.WithLabelValues(strconv.FormatBool(reused)).Inc()
+	if reused {
+		m.reused.Inc()
+	} else {
+		m.fresh.Inc()
+	}
 }
 
 // Attempted does nothing: observe counts attempts.

@@ -19,7 +19,7 @@ type flight struct {
 func (e *Engine) send(ep *endpoint, now time.Time) {
 	d := ep.waiting.next()
 	e.c.Stats.Waiting.Add(-1)
-	f := flight{ep: ep, d: d, trust: ep.trust}
+	f := &flight{ep: ep, d: d, trust: ep.trust}
 	ep.flying++
 	ep.org.flying++
 	ep.shard.open++
@@ -41,7 +41,7 @@ func (e *Engine) send(ep *endpoint, now time.Time) {
 }
 
 // land takes in what an attempt met.
-func (e *Engine) land(f flight, r Result) {
+func (e *Engine) land(f *flight, r Result) {
 	ep, now := f.ep, time.Now()
 	ep.flying--
 	ep.org.flying--
@@ -148,7 +148,7 @@ func (e *Engine) persist(b *Batch) ([]int64, error) {
 	}
 }
 
-func (e *Engine) saved(flights []flight, refused []int64, err error) {
+func (e *Engine) saved(flights []*flight, refused []int64, err error) {
 	now := time.Now()
 	e.saving = false
 	if len(e.pending) > 0 {
@@ -158,8 +158,7 @@ func (e *Engine) saved(flights []flight, refused []int64, err error) {
 	for _, id := range refused {
 		unlike[id] = true
 	}
-	for i := range flights {
-		f := &flights[i]
+	for _, f := range flights {
 		f.ep.unsaved--
 		f.ep.shard.open--
 		e.unsaved--
@@ -210,7 +209,7 @@ func (e *Engine) loadNext() {
 			continue
 		}
 		w := ep.want(loadSize)
-		w.Conf, w.Until = ep.conf == nil, time.Now().Add(keep)
+		w.Conf, w.Until, w.From = ep.conf == nil, time.Now().Add(keep), ep.passed
 		if w.Ordered {
 			w.Limit = orderedWindow
 		}
@@ -218,12 +217,12 @@ func (e *Engine) loadNext() {
 		e.loads++
 		e.async(func() func() {
 			got, err := retried(e, "a window is not loaded yet", func() (Window, error) { return e.c.Queue.Load(e.take, w) })
-			return func() { e.loaded(ep, w.Ordered, got, err) }
+			return func() { e.loaded(ep, w, got, err) }
 		})
 	}
 }
 
-func (e *Engine) loaded(ep *endpoint, ordered bool, w Window, err error) {
+func (e *Engine) loaded(ep *endpoint, want Want, w Window, err error) {
 	now := time.Now()
 	e.loads--
 	e.loadNext()
@@ -232,7 +231,8 @@ func (e *Engine) loaded(ep *endpoint, ordered bool, w Window, err error) {
 		if ep.conf == nil {
 			e.configure(ep, w.Endpoint, now)
 		}
-		if ep.waiting.ordered != ordered { // it was asked for in the wrong order
+		ep.pass(want, w.Deliveries, now)
+		if ep.waiting.ordered != want.Ordered { // it was asked for in the wrong order
 			w.Deliveries, w.Next = nil, now
 		}
 		for _, d := range w.Deliveries {

@@ -70,17 +70,6 @@ type Secret struct {
 	Expires time.Time
 }
 
-// Signing gives the secrets that sign at a time, newest first.
-func (e *Endpoint) Signing(now time.Time) []string {
-	texts := make([]string, 0, len(e.Secrets))
-	for _, s := range e.Secrets {
-		if s.Expires.IsZero() || s.Expires.After(now) {
-			texts = append(texts, s.Text)
-		}
-	}
-	return texts
-}
-
 // Closed is the cause why nothing is sent to it, CauseArchived or CauseDisabled; empty while it is open.
 func (e *Endpoint) Closed() string {
 	switch {
@@ -143,8 +132,9 @@ type Result struct {
 	// Status is the HTTP status; 0 without an answer.
 	Status  int
 	Latency time.Duration
-	// RequestHeaders leave out what is secret.
-	RequestHeaders, ResponseHeaders map[string][]string
+	// RequestHeaders and ResponseHeaders are JSON objects of lists, as history keeps them; empty for none. What is secret
+	// of the request's is left out.
+	RequestHeaders, ResponseHeaders string
 	// Body is the answer's first 64 KiB, decompressed.
 	Body      []byte
 	Truncated bool

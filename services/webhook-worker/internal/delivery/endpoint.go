@@ -19,6 +19,10 @@ type endpoint struct {
 	// beyond is when the table may have something due that waiting has not; zero when it has nothing else.
 	beyond  time.Time
 	loading bool
+	// passed is up to when windows have shown what was due, as far as is known: where the next begins. Zero: at the first
+	// row. windows counts them.
+	passed  time.Time
+	windows int
 	// flying are attempts under way, unsaved those that have ended and are not persisted.
 	flying, unsaved int
 
@@ -91,6 +95,17 @@ func (ep *endpoint) want(limit int) Want {
 		w.Except = append(w.Except, id)
 	}
 	return w
+}
+
+// pass notes how far a window went.
+func (ep *endpoint) pass(w Want, got []*Delivery, now time.Time) {
+	ep.passed = time.Time{}
+	if ep.windows++; w.Ordered || len(got) < w.Limit || ep.windows%wholeEvery == 0 {
+		return
+	}
+	if ep.passed = got[len(got)-1].Due; ep.passed.After(now.Add(-settled)) {
+		ep.passed = now.Add(-settled)
+	}
 }
 
 // leave takes out of memory what is persisted, or left to the table.

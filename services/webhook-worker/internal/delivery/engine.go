@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -45,7 +46,10 @@ type Want struct {
 	// Ordered asks by id for whatever waits; else by due time for what is due by Until.
 	Ordered bool
 	Until   time.Time
-	Limit   int
+	// From leaves out what was due before as long as that leaves more than Limit: rows that were taken off lie there, which
+	// cost as much as others until they are vacuumed. Zero for nothing.
+	From  time.Time
+	Limit int
 	// Except are ids that are in memory already.
 	Except []int64
 }
@@ -115,7 +119,7 @@ const (
 	// keep: what is due later than so is left to the table.
 	keep = 10 * time.Second
 	// saveAfter and saveAt: outcomes are persisted so long after the first, or when there are so many.
-	saveAfter = 5 * time.Millisecond
+	saveAfter = 20 * time.Millisecond
 	saveAt    = 500
 	// maxUnsaved and maxUnsavedBytes: when so much waits to be persisted nothing more is sent.
 	maxUnsaved      = 5000
@@ -126,6 +130,12 @@ const (
 	// maxLoads is how many windows are loaded at a time, cancelAt how many deliveries a transaction cancels.
 	maxLoads = 4
 	cancelAt = 1000
+	// A window goes on where the last one ended, but settled before: what is queued meanwhile may have been due since then.
+	// Every so many windows goes by the whole table, so that nothing waits as long as the backlog lasts.
+	settled    = 5 * time.Second
+	wholeEvery = 32
+	// maxIdle is how many goroutines wait for work.
+	maxIdle = 256
 	// maxHold bounds how long Retry-After keeps an endpoint's other deliveries back.
 	maxHold = 5 * time.Minute
 	// idleAfter is when an endpoint that nothing happens at is forgotten.
@@ -155,11 +165,15 @@ type Engine struct {
 	loads    int
 
 	flying, running int
-	bytes           int64
+	// hands wait for work at idle, up to a number; hired waits for their ends.
+	idle  chan func()
+	hired sync.WaitGroup
+	hands atomic.Int64
+	bytes int64
 
 	unsaved      int // pending and being saved
 	unsavedBytes int
-	pending      []flight
+	pending      []*flight
 	pendingSince time.Time
 	changes      map[int64]Change
 	urgent       bool
@@ -170,7 +184,7 @@ type Engine struct {
 // New makes an engine that holds nothing yet.
 func New(c Config) *Engine {
 	return &Engine{
-		c: c, inbox: make(chan func(), 1024), ended: make(chan struct{}),
+		c: c, inbox: make(chan func(), 1024), ended: make(chan struct{}), idle: make(chan func()),
 		shards: map[int]*shard{}, orgs: map[int64]*org{}, changes: map[int64]Change{},
 	}
 }
@@ -186,18 +200,41 @@ func (e *Engine) post(f func()) {
 // async does work beside the engine; what it gives is done by the engine's goroutine.
 func (e *Engine) async(work func() (then func())) {
 	e.running++
-	go func() {
+	do := func() {
 		then := work()
 		e.inbox <- func() { // Run reads until nothing runs
 			e.running--
 			then()
 		}
-	}()
+	}
+	select {
+	case e.idle <- do:
+	default:
+		e.hired.Go(func() { e.hand(do) })
+	}
+}
+
+// hand works, and waits for more if few others do: a goroutine that is there has the stack that an attempt needs.
+func (e *Engine) hand(do func()) {
+	for {
+		do()
+		if e.hands.Add(1) > maxIdle {
+			e.hands.Add(-1)
+			return
+		}
+		select {
+		case do = <-e.idle:
+			e.hands.Add(-1)
+		case <-e.ended:
+			return
+		}
+	}
 }
 
 // Run works until take ends and what is in hand is finished and persisted; when work ends first, attempts are broken
 // off and count for nothing. It is a lifecycle.RunFunc.
 func (e *Engine) Run(take, work context.Context) error {
+	defer e.hired.Wait()
 	defer close(e.ended)
 	e.take, e.work = take, work
 	e.sweepAt = time.Now().Add(idleAfter)

@@ -139,6 +139,35 @@ func TestBacklogIsWorkedOffInWindows(t *testing.T) {
 	})
 }
 
+// Windows go on where the last one ended; what is queued behind them is found all the same before the backlog is worked off.
+func TestWhatIsQueuedBehindTheWindowsIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1)
+		w.add(1, false)
+		const backlog = 20_000
+		old := time.Now()
+		for i, d := range w.schedule(1, backlog).Deliveries {
+			w.rows[d.ID].Due = old.Add(time.Duration(i) * time.Millisecond)
+		}
+		time.Sleep(time.Hour)
+		r := w.begin(t, nil)
+		defer r.crash()
+		until(t, func() bool { return w.left() < backlog/2 }, "half is sent")
+		late := w.schedule(1, 1).Deliveries[0].ID // it does not arrive
+		w.mu.Lock()
+		w.rows[late].Due = old.Add(-time.Second)
+		onward := w.onward
+		w.mu.Unlock()
+		require.Positive(t, onward)
+		until(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.attempts[late] > 0 }, "it is sent")
+		require.Positive(t, w.left(), "before the others")
+		until(t, w.empty, "all is sent")
+		for id, n := range w.attempts {
+			require.Equal(t, 1, n, "delivery %d", id)
+		}
+	})
+}
+
 // 410 disables at once, and what waits is cancelled; so does a success-less time of five days, not before.
 func TestDisabling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,6 +62,7 @@ func (e *Engine) forget(ep *endpoint) {
 	}
 	e.c.Stats.Waiting.Add(-int64(ep.waiting.Len()))
 	ep.waiting.list = nil
+	ep.passed = time.Time{}
 }
 
 // room tells whether memory has room for more of an endpoint.

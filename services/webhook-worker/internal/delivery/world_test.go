@@ -34,6 +34,7 @@ type world struct {
 	attempts  map[int64]int
 	loads     int
 	rowsRead  int
+	onward    int // loads that went on where the last one ended
 	epoch     int
 	flying    map[int64]int
 	widest    map[int64]int
@@ -157,6 +158,12 @@ func (w *world) Load(_ context.Context, want delivery.Want) (delivery.Window, er
 		}
 		return cmp.Compare(a.ID, b.ID)
 	})
+	if at := slices.IndexFunc(rows, func(d *delivery.Delivery) bool { return !d.Due.Before(want.From) }); at > 0 && len(rows)-at > want.Limit && !rows[at+want.Limit].Due.After(want.Until) {
+		rows = rows[at:]
+	}
+	if !want.From.IsZero() {
+		w.onward++
+	}
 	n := 0
 	for n < min(len(rows), want.Limit) && (want.Ordered || !rows[n].Due.After(want.Until)) {
 		n++

@@ -226,7 +226,7 @@ func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 	for name, n := range map[string]int64{"endpoint": e.ID, "delivery": d.ID, "event": d.EventID} {
 		req.Header.Set(name, strconv.FormatInt(n, 10))
 	}
-	r.RequestHeaders = req.Header
+	r.RequestHeaders = `{"Endpoint": ["` + req.Header.Get("Endpoint") + `"]}`
 	res, err := s.receiver.Client().Do(req)
 	r.Latency = time.Since(r.Began)
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *stage) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Deli
 	}
 	r.Body, _ = io.ReadAll(res.Body)
 	_ = res.Body.Close()
-	r.Status, r.ResponseHeaders = res.StatusCode, res.Header
+	r.Status, r.ResponseHeaders = res.StatusCode, `{"Date": ["`+res.Header.Get("Date")+`"]}`
 	switch {
 	case r.Status == http.StatusGone:
 		r.Cause = delivery.CauseGone

@@ -208,6 +208,47 @@ func TestLargeBacklog(t *testing.T) {
 	require.Equal(t, 30_000, s.count("webhook_attempts WHERE endpoint_id = 1 AND event_type = 'task.pre_create' AND outcome = 'delivered'"))
 }
 
+// Rows that were taken off and cannot be vacuumed yet, because somebody holds a snapshot, are not passed again by every window.
+func TestWindowsBesideASnapshot(t *testing.T) {
+	t.Parallel()
+	const backlog = 20_000
+	passed := func(t *testing.T, change func(*delivery.Config)) (entries int) {
+		t.Parallel()
+		s := newStage(t)
+		s.endpoint(1, 1, "")
+		s.backlog(1, 1, backlog, "due_at = now() - interval '1 hour' + id * interval '1 millisecond'") // as batches have it
+		s.exec("ANALYZE sametick.webhook_queue")
+		holder, err := s.admin.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, holder.Rollback(context.WithoutCancel(t.Context()))) }()
+		_, err = holder.Exec(t.Context(), "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM sametick.webhook_queue")
+		require.NoError(t, err)
+		w := s.work("a", options{change: func(c *delivery.Config) { c.Sender = instantSender{}; change(c) }})
+		eventually(t, "sent", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == backlog })
+		w.stop() // backends that end tell their statistics
+		eventually(t, "counted", func() bool {
+			require.NoError(t, s.admin.QueryRow(t.Context(),
+				"SELECT idx_tup_read FROM pg_stat_all_indexes WHERE indexrelname = 'webhook_queue_due_idx' AND schemaname = 'sametick'").Scan(&entries))
+			return entries >= backlog
+		})
+		return entries
+	}
+	t.Run("onward", func(t *testing.T) {
+		require.Less(t, passed(t, func(*delivery.Config) {}), 10*backlog)
+	})
+	t.Run("control: from the first row on", func(t *testing.T) {
+		require.Greater(t, passed(t, func(c *delivery.Config) { c.Queue = wholeQueue{c.Queue} }), 20*backlog)
+	})
+}
+
+// wholeQueue reads every window from the first row on.
+type wholeQueue struct{ delivery.Queue }
+
+func (q wholeQueue) Load(ctx context.Context, w delivery.Want) (delivery.Window, error) {
+	w.From = time.Time{}
+	return q.Queue.Load(ctx, w)
+}
+
 // instantSender delivers without a receiver.
 type instantSender struct{}
 

@@ -173,6 +173,32 @@ func TestRedeliverAndSkip(t *testing.T) {
 	require.True(t, errs.HasReason(errs.From(err), "ENDPOINT_DISABLED"))
 }
 
+// What was tried and then ended without a request was tried all the same, however its end came about.
+func TestAnEndWithoutARequestCountsTheAttemptsBefore(t *testing.T) {
+	a := start(t)
+	e := a.create(nil).GetEndpoint().GetId()
+	tried, fresh := a.queue(e, 101, 2), a.queue(e, 102, 0)
+	for n := range 2 {
+		a.attempt(e, 101, tried, n+1, "retrying", "status")
+	}
+	_, gone := a.attempt(e, 103, 0, 1, "retrying", "status")
+	a.attempt(e, 103, gone, 0, "failed", "event_gone")
+	for _, id := range []int64{tried, fresh} {
+		_, err := a.client.SkipDelivery(a.as(orgA), &webhooksv1.SkipDeliveryRequest{Id: id})
+		require.NoError(t, err)
+	}
+	want := map[int64]int32{tried: 2, fresh: 0, gone: 1}
+	list, err := a.client.ListDeliveries(a.as(orgA), &webhooksv1.ListDeliveriesRequest{EndpointId: &e})
+	require.NoError(t, err)
+	require.Len(t, list.GetData(), len(want))
+	for _, d := range list.GetData() {
+		require.Equal(t, want[d.GetId()], d.GetAttempts(), "%s in the list", d)
+		got, err := a.client.GetDelivery(a.as(orgA), &webhooksv1.GetDeliveryRequest{Id: d.GetId()})
+		require.NoError(t, err)
+		require.Equal(t, want[d.GetId()], got.GetAttempts(), "%s alone", d)
+	}
+}
+
 // step works off a shard's replays as the engine does, and gives what is in the queue, in order.
 func (a *api) step(events store.Replayer) (queued []string, steps int) {
 	a.t.Helper()

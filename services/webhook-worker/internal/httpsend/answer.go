@@ -32,25 +32,32 @@ const (
 type progress struct {
 	at    atomic.Int32
 	stats Stats
+	trace httptrace.ClientTrace
+}
+
+func newProgress(stats Stats) *progress {
+	p := &progress{stats: stats}
+	p.trace.TLSHandshakeStart, p.trace.GotConn = p.handshake, p.connected
+	return p
 }
 
 func (p *progress) stage() int { return int(p.at.Load()) }
 
-func (p *progress) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		TLSHandshakeStart: func() { p.at.CompareAndSwap(connecting, handshaking) },
-		GotConn: func(i httptrace.GotConnInfo) {
-			p.at.Store(waiting)
-			if p.stats != nil {
-				p.stats.Connection(i.Reused)
-			}
-		},
+func (p *progress) handshake() { p.at.CompareAndSwap(connecting, handshaking) }
+
+func (p *progress) connected(i httptrace.GotConnInfo) {
+	p.at.Store(waiting)
+	if p.stats != nil {
+		p.stats.Connection(i.Reused)
 	}
 }
 
 // readBody reads an answer's first 64 KiB. gzip, which was not asked for, is opened, its input and output bounded; what is
 // wrong with it is no fault of the delivery. The error is the connection's.
 func readBody(resp *http.Response) (body []byte, truncated bool, err error) {
+	if resp.Body == http.NoBody {
+		return nil, false, nil
+	}
 	from := &wire{r: io.LimitedReader{R: resp.Body, N: maxRaw}}
 	var r io.Reader = from
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {

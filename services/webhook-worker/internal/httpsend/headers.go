@@ -1,8 +1,8 @@
 package httpsend
 
 import (
+	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"strings"
 
@@ -49,19 +49,52 @@ func reserved(name string) bool {
 	return false
 }
 
-// shown gives the headers of a request, which must not change any more, for its history: without the values of those
-// that authenticate.
-func shown(h http.Header) http.Header {
-	out, copied := h, false
-	for name := range h {
-		if secret(name) {
-			if !copied {
-				out, copied = maps.Clone(h), true
+// appendShown appends a request's header for its history, as appendHeader does, but without the values of those that
+// authenticate.
+func appendShown(b []byte, name string, values ...string) []byte {
+	if secret(name) {
+		values = []string{"[hidden]"}
+	}
+	return appendHeader(b, name, values...)
+}
+
+// appendHeader appends a member of the JSON object that begins in b.
+func appendHeader(b []byte, name string, values ...string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	b = append(appendText(b, name), ':', '[')
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, v)
+	}
+	return append(b, ']')
+}
+
+// appendText appends a string of JSON. What nearly all headers are made of needs no escapes.
+func appendText(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(text)
+			if err != nil { // strings always marshal
+				panic(err)
 			}
-			out[name] = []string{"[hidden]"}
+			return append(b, quoted...)
 		}
 	}
-	return out
+	return append(append(append(b, '"'), text...), '"')
+}
+
+// asJSON gives an answer's headers.
+func asJSON(h http.Header) string {
+	b := make([]byte, 0, 512)
+	b = append(b, '{')
+	for name, values := range h {
+		b = appendHeader(b, name, values...)
+	}
+	return string(append(b, '}'))
 }
 
 func secret(name string) bool {

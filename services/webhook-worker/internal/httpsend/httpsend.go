@@ -3,7 +3,6 @@
 package httpsend
 
 import (
-	"bytes"
 	"container/list"
 	"context"
 	"crypto/sha256"
@@ -19,7 +18,6 @@ import (
 	"github.com/sametick/sametick/pkg/netguard"
 	"github.com/sametick/sametick/pkg/telemetry"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
-	"github.com/sametick/sametick/services/webhook-worker/internal/signing"
 )
 
 const (
@@ -67,6 +65,9 @@ type Sender struct {
 	plain      *http.Transport
 	byCert     map[[sha256.Size]byte]*list.Element
 	newestCert list.List // of *certTransport
+
+	preparing sync.RWMutex
+	prepared  map[int64]*prepared // by the endpoint's id
 }
 
 type certTransport struct {
@@ -91,7 +92,7 @@ func New(o Options) (*Sender, error) {
 	if o.Certificates <= 0 {
 		o.Certificates = 256
 	}
-	s := &Sender{o: o, byCert: map[[sha256.Size]byte]*list.Element{}}
+	s := &Sender{o: o, byCert: map[[sha256.Size]byte]*list.Element{}, prepared: map[int64]*prepared{}}
 	s.plain = s.transport(nil)
 	return s, nil
 }
@@ -154,21 +155,23 @@ func (s *Sender) transportOf(cert *tls.Certificate) *http.Transport {
 	return c.rt
 }
 
-// Send makes one attempt to deliver body, which must not change meanwhile, and gives what it met. It never fails
+// Send makes one attempt to deliver body to e, both of which must not change, and gives what it met. It never fails
 // otherwise: an endpoint that cannot be called (its URL, secrets or headers) is a result too. When ctx ends before the
 // timeout does, the result is that of a timeout; who ended it must not count it.
 func (s *Sender) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, body []byte) delivery.Result {
 	r := delivery.Result{Began: time.Now()}
+	traceparent := traceparentOf(ctx, d)
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	p := &progress{stats: s.o.Stats}
-	req, err := s.request(httptrace.WithClientTrace(ctx, p.trace()), e, d, body, r.Began)
+	p := newProgress(s.o.Stats)
+	prepared := s.prepare(e)
+	req, shown, err := prepared.request(httptrace.WithClientTrace(ctx, &p.trace), d, body, r.Began, traceparent)
 	if err != nil {
 		r.Cause, r.Error = delivery.CauseProtocol, "the request cannot be made: "+err.Error()
 		return r
 	}
-	r.RequestHeaders = shown(req.Header)
-	s.attempt(req, p, e, &r)
+	r.RequestHeaders = shown
+	s.attempt(req, p, prepared.certificate, &r)
 	r.Latency = time.Since(r.Began)
 	if s.o.Stats != nil {
 		s.o.Stats.Attempted(r.Cause, r.Latency)
@@ -176,19 +179,30 @@ func (s *Sender) Send(ctx context.Context, e *delivery.Endpoint, d *delivery.Del
 	return r
 }
 
-func (s *Sender) attempt(req *http.Request, p *progress, e *delivery.Endpoint, r *delivery.Result) {
-	resp, err := s.transportOf(e.Certificate).RoundTrip(req)
+// traceparentOf continues the trace of the span around the attempt, or else that of the event, which any producer writes.
+func traceparentOf(ctx context.Context, d *delivery.Delivery) string {
+	if span := telemetry.Traceparent(ctx); span != "" {
+		return span
+	}
+	if telemetry.IsTraceparent(d.Traceparent) {
+		return d.Traceparent
+	}
+	return ""
+}
+
+func (s *Sender) attempt(req *http.Request, p *progress, certificate *tls.Certificate, r *delivery.Result) {
+	resp, err := s.transportOf(certificate).RoundTrip(req)
 	if err != nil {
 		r.Cause, r.Error = explain(req.Context(), err, p.stage())
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()
-	r.Status, r.ResponseHeaders = resp.StatusCode, resp.Header
+	r.Status = resp.StatusCode
 	if size(resp.Header) > maxHeaders {
-		r.ResponseHeaders = nil
 		r.Cause, r.Error = delivery.CauseTooLarge, "the headers of the answer are larger than 64 KiB"
 		return
 	}
+	r.ResponseHeaders = asJSON(resp.Header)
 	r.Body, r.Truncated, err = readBody(resp)
 	if resp.StatusCode/100 != 2 {
 		r.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -208,50 +222,4 @@ func judge(status int) (cause, text string) {
 		return delivery.CauseRedirect, "it answered " + strconv.Itoa(status) + ": redirects are not followed"
 	}
 	return delivery.CauseStatus, "it answered " + strconv.Itoa(status)
-}
-
-// request builds the request. Its body is the bytes that are signed.
-func (s *Sender) request(ctx context.Context, e *delivery.Endpoint, d *delivery.Delivery, body []byte, at time.Time) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
-	if err != nil {
-		return nil, errors.New("its URL is none") // the error would show it
-	}
-	secrets := e.Signing(at)
-	keys := make([]signing.Key, len(secrets))
-	for i, secret := range secrets {
-		if keys[i], err = signing.Parse(secret); err != nil {
-			return nil, err
-		}
-	}
-	id := signing.MessageID(d.EventID, d.EndpointID)
-	signature, err := signing.Sign(keys, id, at, body)
-	if err != nil {
-		return nil, err
-	}
-	if err := CheckHeaders(e.Headers); err != nil {
-		return nil, err
-	}
-	h := make(http.Header, 8+len(e.Headers)) // names are in canonical form, which Set would make anew each time
-	for name, value := range e.Headers {
-		h.Set(name, value)
-	}
-	contentType := "application/json"
-	if e.Format == delivery.CloudEvents {
-		contentType = "application/cloudevents+json; charset=utf-8"
-	}
-	h["Content-Type"], h["User-Agent"] = []string{contentType}, []string{s.o.UserAgent}
-	h["Webhook-Id"], h["Webhook-Timestamp"] = []string{id}, []string{strconv.FormatInt(at.Unix(), 10)}
-	h["Webhook-Signature"] = []string{signature}
-	if e.Authorization != "" {
-		h["Authorization"] = []string{e.Authorization}
-	}
-	traceparent := telemetry.Traceparent(ctx)
-	if traceparent == "" {
-		traceparent = d.Traceparent
-	}
-	if traceparent != "" {
-		h["Traceparent"] = []string{traceparent}
-	}
-	req.Header = h
-	return req, nil
 }

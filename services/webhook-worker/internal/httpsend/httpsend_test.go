@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"io"
 	"math/big"
 	"net"
@@ -109,7 +110,7 @@ func TestRequest(t *testing.T) {
 	require.Equal(t, 202, r.Status)
 	require.Equal(t, "thanks", string(r.Body))
 	require.False(t, r.Truncated)
-	require.Equal(t, "yes", http.Header(r.ResponseHeaders).Get("X-Answer"))
+	require.Equal(t, []string{"yes"}, headers(t, r.ResponseHeaders)["X-Answer"])
 	require.WithinDuration(t, time.Now(), r.Began, time.Minute)
 	require.Positive(t, r.Latency)
 
@@ -126,15 +127,28 @@ func TestRequest(t *testing.T) {
 	wh, err := standardwebhooks.NewWebhook(e.Secrets[0].Text)
 	require.NoError(t, err)
 	require.NoError(t, wh.Verify(sent, got.Header))
-	require.Equal(t, []string{"[hidden]"}, r.RequestHeaders["X-Api-Key"])
-	require.Equal(t, []string{"[hidden]"}, r.RequestHeaders["Authorization"])
-	require.Equal(t, []string{"blue"}, r.RequestHeaders["X-Team"])
+	shown := headers(t, r.RequestHeaders)
+	require.Equal(t, []string{"[hidden]"}, shown["X-Api-Key"])
+	require.Equal(t, []string{"[hidden]"}, shown["Authorization"])
+	require.Equal(t, []string{"blue"}, shown["X-Team"])
+	delete(got.Header, "Content-Length")
+	require.Len(t, shown, len(got.Header), "%s beside %v", r.RequestHeaders, got.Header)
 	require.Equal(t, []string{""}, c.causes)
 
-	e.Format, e.Headers = delivery.CloudEvents, nil
-	require.Empty(t, s.Send(t.Context(), e, event(), []byte(body)).Cause)
+	odd := event()
+	odd.Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nX: y"
+	require.Empty(t, s.Send(t.Context(), e, odd, []byte(body)).Cause, "what is no trace context is left out")
+	require.NotContains(t, got.Header, "Traceparent")
+	next := *e // a version is replaced, never changed
+	next.Format, next.Headers = delivery.CloudEvents, nil
+	require.Empty(t, s.Send(t.Context(), &next, event(), []byte(body)).Cause)
 	require.Equal(t, "application/cloudevents+json; charset=utf-8", got.Header.Get("Content-Type"))
-	require.Equal(t, [2]int64{1, 1}, [2]int64{c.fresh.Load(), c.reused.Load()}, "one connection for both")
+	require.Equal(t, [2]int64{1, 2}, [2]int64{c.fresh.Load(), c.reused.Load()}, "one connection for all")
+}
+
+func headers(t testing.TB, text string) (h map[string][]string) {
+	require.NoError(t, json.Unmarshal([]byte(text), &h), text)
+	return h
 }
 
 // What cannot be called is a result, and nothing is sent.

@@ -24,8 +24,10 @@ const (
 
 const (
 	waitingColumns = `id, endpoint_id, event_id, event_type, trigger, 'pending', attempts::int, due_at, cause, created_at, NULL::timestamptz`
-	endedColumns   = `delivery_id, endpoint_id, event_id, event_type, trigger, outcome, attempt::int, NULL::timestamptz, cause, scheduled_at,
-		created_at + latency_us * interval '1 microsecond'`
+	// An end without a request (attempt 0) may follow attempts. Replicas' clocks differ by less than the hour.
+	endedColumns = `delivery_id, endpoint_id, event_id, event_type, trigger, outcome, CASE WHEN attempt > 0 THEN attempt ELSE (SELECT max(a.attempt)
+		FROM sametick.webhook_attempts a WHERE a.delivery_id = looked.delivery_id AND a.created_at > looked.scheduled_at - interval '1 hour') END::int,
+		NULL::timestamptz, cause, scheduled_at, created_at + latency_us * interval '1 microsecond'`
 	attemptColumns = `id, delivery_id, endpoint_id, event_id, event_type, attempt::int, outcome, cause, error, status::int, latency_us,
 		request_headers::text, response_headers::text, response_body, truncated, created_at, next_at`
 
@@ -40,7 +42,7 @@ const (
 
 	waitingByID = `SELECT ` + waitingColumns + ` FROM sametick.webhook_queue WHERE org_id = $1 AND id = $2`
 	// The last attempt; of one that was given up while it was under way, the end.
-	endedByID   = `SELECT ` + endedColumns + ` FROM sametick.webhook_attempts WHERE org_id = $1 AND delivery_id = $2 ORDER BY outcome = 'retrying', id DESC LIMIT 1`
+	endedByID   = `SELECT ` + endedColumns + ` FROM sametick.webhook_attempts looked WHERE org_id = $1 AND delivery_id = $2 ORDER BY outcome = 'retrying', id DESC LIMIT 1`
 	attemptByID = `SELECT ` + attemptColumns + ` FROM sametick.webhook_attempts WHERE org_id = $1 AND id = $2`
 
 	newestAttempt = `SELECT coalesce(max(id), 0) FROM sametick.webhook_attempts WHERE org_id = $1 AND endpoint_id = $2`

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sametick/sametick/pkg/keyring"
 	"github.com/sametick/sametick/pkg/pg"
@@ -134,7 +135,7 @@ SELECT org_id, endpoint_id, due_at FROM w`
 
 	queueColumns = `SELECT id, event_id, position, event_type, trigger, attempts, due_at, created_at, trace_context FROM sametick.webhook_queue
  WHERE shard = $1 AND endpoint_id = $2 AND id <> ALL($3)`
-	dueSQL     = queueColumns + ` AND due_at <= $4 ORDER BY due_at, id LIMIT $5`
+	dueSQL     = queueColumns + ` AND due_at <= $4 AND due_at >= $5 ORDER BY due_at, id LIMIT $6`
 	orderedSQL = queueColumns + ` ORDER BY id LIMIT $4`
 	nextDueSQL = `SELECT due_at FROM sametick.webhook_queue WHERE shard = $1 AND endpoint_id = $2 AND id <> ALL($3) AND due_at > $4 ORDER BY due_at LIMIT 1`
 )
@@ -160,11 +161,25 @@ func (s *Worker) Waiting(ctx context.Context, shard int) (list []delivery.Waitin
 
 // Window gives what waits for an endpoint, without the events.
 func (s *Worker) Window(ctx context.Context, w delivery.Want) (got delivery.Window, err error) {
-	b := &pgx.Batch{}
-	b.Queue(everyOrg)
 	if w.Except == nil {
 		w.Except = []int64{}
 	}
+	got, err = s.window(ctx, w)
+	if err == nil && len(got.Deliveries) <= w.Limit && !w.From.IsZero() && !w.Ordered {
+		w.From = time.Time{}
+		got, err = s.window(ctx, w)
+	}
+	if len(got.Deliveries) > w.Limit {
+		got.Next = got.Deliveries[w.Limit].Due
+		got.Deliveries = got.Deliveries[:w.Limit]
+	}
+	return got, err
+}
+
+// window gives one more delivery than the limit if there is.
+func (s *Worker) window(ctx context.Context, w delivery.Want) (got delivery.Window, err error) {
+	b := &pgx.Batch{}
+	b.Queue(everyOrg)
 	scan := func(rows pgx.Rows) (err error) {
 		got.Deliveries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery.Delivery, error) {
 			d := &delivery.Delivery{OrgID: w.OrgID, EndpointID: w.EndpointID, Shard: w.Shard}
@@ -175,7 +190,11 @@ func (s *Worker) Window(ctx context.Context, w delivery.Want) (got delivery.Wind
 	if w.Ordered {
 		b.Queue(orderedSQL, w.Shard, w.EndpointID, w.Except, w.Limit+1).Query(scan)
 	} else {
-		b.Queue(dueSQL, w.Shard, w.EndpointID, w.Except, w.Until, w.Limit+1).Query(scan)
+		from := pgtype.Timestamptz{Time: w.From, Valid: true}
+		if w.From.IsZero() {
+			from.InfinityModifier = pgtype.NegativeInfinity
+		}
+		b.Queue(dueSQL, w.Shard, w.EndpointID, w.Except, w.Until, from, w.Limit+1).Query(scan)
 		b.Queue(nextDueSQL, w.Shard, w.EndpointID, w.Except, w.Until).Query(func(rows pgx.Rows) error {
 			list, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
 			if len(list) > 0 {
@@ -192,10 +211,6 @@ func (s *Worker) Window(ctx context.Context, w delivery.Want) (got delivery.Wind
 	}
 	if err := pg.Translate(s.pool.SendBatch(ctx, b).Close()); err != nil { // one implicit transaction
 		return delivery.Window{}, err
-	}
-	if len(got.Deliveries) > w.Limit {
-		got.Next = got.Deliveries[w.Limit].Due
-		got.Deliveries = got.Deliveries[:w.Limit]
 	}
 	return got, nil
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,7 +21,7 @@ INSERT INTO sametick.webhook_attempts (org_id, endpoint_id, delivery_id, event_i
   status, latency_us, request_headers, response_headers, response_body, truncated, next_at, scheduled_at, created_at)
 SELECT r.org, r.endpoint, r.delivery, r.event, r.position, r.type, r.trigger, r.attempt,
   CASE WHEN r.outcome = 'retrying' AND NOT EXISTS (SELECT FROM sametick.webhook_queue q WHERE q.id = r.delivery) THEN 'cancelled' ELSE r.outcome END,
-  r.cause, r.error, nullif(r.status, 0), r.latency, r.sent::jsonb, r.got::jsonb, r.body, r.truncated, r.next, r.scheduled, r.began
+  r.cause, r.error, nullif(r.status, 0), r.latency, nullif(r.sent, '')::jsonb, nullif(r.got, '')::jsonb, r.body, r.truncated, r.next, r.scheduled, r.began
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::text[],
     $11::text[], $12::smallint[], $13::bigint[], $14::text[], $15::text[], $16::bytea[], $17::boolean[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
     AS r(org, endpoint, delivery, event, position, type, trigger, attempt, outcome, cause, error, status, latency, sent, got, body, truncated, next, scheduled, began)`
@@ -138,9 +137,8 @@ func (s *Worker) Cancel(ctx context.Context, w delivery.Want) (n int, err error)
 // columns are the arguments of attemptsSQL.
 type columns struct {
 	orgs, endpoints, deliveries, events, positions, latencies []int64
-	types, triggers, outcomes, causes, errors                 []string
+	types, triggers, outcomes, causes, errors, sent, got      []string
 	attempts, statuses                                        []int16
-	sent, got                                                 []*string
 	bodies                                                    [][]byte
 	truncated                                                 []bool
 	next                                                      []*time.Time
@@ -148,34 +146,25 @@ type columns struct {
 }
 
 func attemptArgs(list []delivery.Outcome) []any {
-	var c columns
+	n := len(list)
+	bigints, texts, smallints, times := make([]int64, 6*n), make([]string, 7*n), make([]int16, 2*n), make([]time.Time, 2*n)
+	c := columns{
+		orgs: bigints[:n], endpoints: bigints[n : 2*n], deliveries: bigints[2*n : 3*n], events: bigints[3*n : 4*n], positions: bigints[4*n : 5*n], latencies: bigints[5*n:],
+		types: texts[:n], triggers: texts[n : 2*n], outcomes: texts[2*n : 3*n], causes: texts[3*n : 4*n], errors: texts[4*n : 5*n], sent: texts[5*n : 6*n], got: texts[6*n:],
+		attempts: smallints[:n], statuses: smallints[n:], scheduled: times[:n], began: times[n:],
+		bodies: make([][]byte, n), truncated: make([]bool, n), next: make([]*time.Time, n),
+	}
 	for i := range list {
 		o := &list[i]
 		d, r := &o.Delivery, &o.Result
-		c.orgs, c.endpoints, c.deliveries = append(c.orgs, d.OrgID), append(c.endpoints, d.EndpointID), append(c.deliveries, d.ID)
-		c.events, c.positions, c.latencies = append(c.events, d.EventID), append(c.positions, d.Position), append(c.latencies, r.Latency.Microseconds())
-		c.types, c.triggers, c.outcomes = append(c.types, d.EventType), append(c.triggers, d.Trigger), append(c.outcomes, o.Kind)
-		c.causes, c.errors = append(c.causes, r.Cause), append(c.errors, r.Error)
-		c.attempts, c.statuses = append(c.attempts, int16(o.Attempt)), append(c.statuses, int16(r.Status))
-		c.sent, c.got = append(c.sent, headers(r.RequestHeaders)), append(c.got, headers(r.ResponseHeaders))
-		c.bodies, c.truncated, c.next = append(c.bodies, r.Body), append(c.truncated, r.Truncated), append(c.next, instant(o.Next))
-		c.scheduled, c.began = append(c.scheduled, d.ScheduledAt), append(c.began, r.Began)
+		c.orgs[i], c.endpoints[i], c.deliveries[i], c.events[i], c.positions[i] = d.OrgID, d.EndpointID, d.ID, d.EventID, d.Position
+		c.types[i], c.triggers[i], c.outcomes[i], c.causes[i], c.errors[i] = d.EventType, d.Trigger, o.Kind, r.Cause, r.Error
+		c.attempts[i], c.statuses[i], c.latencies[i] = int16(o.Attempt), int16(r.Status), r.Latency.Microseconds()
+		c.sent[i], c.got[i], c.bodies[i], c.truncated[i] = r.RequestHeaders, r.ResponseHeaders, r.Body, r.Truncated
+		c.next[i], c.scheduled[i], c.began[i] = instant(o.Next), d.ScheduledAt, r.Began
 	}
 	return []any{c.orgs, c.endpoints, c.deliveries, c.events, c.positions, c.types, c.triggers, c.attempts, c.outcomes, c.causes, c.errors,
 		c.statuses, c.latencies, c.sent, c.got, c.bodies, c.truncated, c.next, c.scheduled, c.began}
-}
-
-// headers gives JSON that jsonb takes: it refuses NUL, which no header has.
-func headers(h map[string][]string) *string {
-	if h == nil {
-		return nil
-	}
-	text, err := json.Marshal(h)
-	if err != nil { // strings always marshal
-		panic(err)
-	}
-	s := string(text)
-	return &s
 }
 
 // instant keeps the zero time NULL.

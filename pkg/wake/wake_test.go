@@ -13,7 +13,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/lifecycle"
 	"github.com/sametick/sametick/pkg/lifecycletest"
-	"github.com/sametick/sametick/services/api-gateway/internal/wake"
+	"github.com/sametick/sametick/pkg/wake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
