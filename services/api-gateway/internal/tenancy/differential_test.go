@@ -94,6 +94,7 @@ func (d *doors) say(format string, args ...any) {
 // what succeeds gives the same data, what fails fails alike. A method that is new fails here until
 // requests, in known_test.go, has a request for it that succeeds.
 func TestDoors(t *testing.T) {
+	t.Parallel()
 	d := &doors{world: newWorldWith(t, map[string]string{"RELAY_ADDR": relay(t)}), faults: map[string]int{}}
 	for _, m := range d.methods {
 		for _, by := range m.routes {
@@ -247,6 +248,7 @@ func sum(m map[string]int) (n int) {
 // TestDoorsNotice is the control: each change of one place of an answer or an error, however small, is noticed; of what was
 // masked, each but to another id, time or secret.
 func TestDoorsNotice(t *testing.T) {
+	t.Parallel()
 	d := &doors{world: newWorld(t), faults: map[string]int{}}
 	for _, name := range []string{"RecordService.GetRecord", "RecordService.ListRecords", "WorkflowService.GetWorkflow", "EventService.ListEvents", "DirectoryService.GetUser"} {
 		m := d.method(name)

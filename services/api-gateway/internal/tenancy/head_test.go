@@ -12,6 +12,7 @@ import (
 // TestHead asks every route that GET has by HEAD: the same status and header, no body (RFC 9110, 9.3.2), and
 // nothing done by it; also of what is refused.
 func TestHead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	routes := 0
 	for _, m := range w.methods {

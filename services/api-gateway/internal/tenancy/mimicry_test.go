@@ -98,6 +98,7 @@ func try(f *functions, tx pgx.Tx, sql string, args ...any) bool {
 
 // TestMimicry: rows of B with A's ids leave A's alone. The control is a trigger that looks by the id alone.
 func TestMimicry(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	tx, err := w.g.Admin.Begin(ctx)

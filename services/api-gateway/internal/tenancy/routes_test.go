@@ -16,6 +16,7 @@ import (
 // TestRoutes reads every path that packages rest and openapi write out: each is a route of a method, which TestWalk
 // walks, or otherRoutes says where it is tested.
 func TestRoutes(t *testing.T) {
+	t.Parallel()
 	var known []string
 	for _, list := range routesOf(t) {
 		for _, r := range list {

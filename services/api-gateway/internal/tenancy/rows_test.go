@@ -105,12 +105,27 @@ func (r *rows) say(format string, args ...any) {
 }
 
 // check asks everything and gives what it found wrong.
-func (r *rows) check() ([]string, error) {
+func (r *rows) check() ([]string, error) { return r.search("", false) }
+
+// notices asks until something is found, about one table before the others.
+func (r *rows) notices(first string) (bool, error) {
+	found, err := r.search(first, true)
+	return len(found) > 0, err
+}
+
+func (r *rows) search(first string, enough bool) ([]string, error) {
 	r.found = nil
 	if err := r.strangers(); err != nil {
 		return nil, err
 	}
-	for _, t := range r.tables {
+	tables := slices.Clone(r.tables)
+	if i := slices.IndexFunc(tables, func(t table) bool { return t.name == first }); i > 0 {
+		tables[0], tables[i] = tables[i], tables[0]
+	}
+	for _, t := range tables {
+		if enough && len(r.found) > 0 {
+			break
+		}
 		if !t.org {
 			if _, ok := notTenants()[t.name]; !ok {
 				r.say("table %s has no org_id: say why in notTenants, known_test.go", t.name)
@@ -347,6 +362,7 @@ func isConstraint(err error) bool {
 // Then, in turn, each policy is dropped, each is opened and each table is left without any: each time the
 // same questions must find it.
 func TestRows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	tx, err := w.g.Admin.Begin(ctx)
@@ -365,7 +381,7 @@ func TestRows(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, policies)
 	controls := 0
-	control := func(sql string) {
+	control := func(table, sql string) {
 		t.Helper()
 		undo, err := tx.Begin(ctx)
 		require.NoError(t, err)
@@ -373,40 +389,40 @@ func TestRows(t *testing.T) {
 		require.NoError(t, err, sql)
 		broken, err := newRows(ctx, undo, w.a.OrgID, w.b.OrgID)
 		require.NoError(t, err)
-		found, err := broken.check()
+		noticed, err := broken.notices(table)
 		require.NoError(t, err, sql)
-		require.NotEmpty(t, found, "nothing notices: %s", sql)
+		require.True(t, noticed, "nothing notices: %s", sql)
 		require.NoError(t, undo.Rollback(ctx))
 		controls++
 	}
 	for _, p := range policies {
 		on := pgx.Identifier{p.Name}.Sanitize() + " ON " + pgx.Identifier{"sametick", p.Table}.Sanitize()
-		control("DROP POLICY " + on)
+		control(p.Table, "DROP POLICY " + on)
 		if p.Qual == "true" {
 			continue
 		}
 		switch p.Cmd {
 		case "INSERT":
-			control("ALTER POLICY " + on + " WITH CHECK (true)")
+			control(p.Table, "ALTER POLICY " + on + " WITH CHECK (true)")
 		case "SELECT", "DELETE":
-			control("ALTER POLICY " + on + " USING (true)")
+			control(p.Table, "ALTER POLICY " + on + " USING (true)")
 		default:
-			control("ALTER POLICY " + on + " USING (true) WITH CHECK (true)")
+			control(p.Table, "ALTER POLICY " + on + " USING (true) WITH CHECK (true)")
 			if writable(t, tx, p.Table) {
-				control("ALTER POLICY " + on + " WITH CHECK (true)")
+				control(p.Table, "ALTER POLICY " + on + " WITH CHECK (true)")
 			}
 		}
 	}
 	for _, tab := range r.tables {
 		if tab.org {
-			control("ALTER TABLE " + tab.sql() + " DISABLE ROW LEVEL SECURITY")
+			control(tab.name, "ALTER TABLE " + tab.sql() + " DISABLE ROW LEVEL SECURITY")
 		}
 	}
-	control(`CREATE TABLE sametick.forgotten (org_id bigint)`)
-	control(`CREATE TABLE sametick.unsaid (x bigint)`)
-	control(`CREATE VIEW sametick.window AS SELECT * FROM sametick.records`)
-	control(`GRANT TRUNCATE ON sametick.records TO sametick_api`)
-	control(`GRANT sametick_owner TO sametick_api`)
+	control("", `CREATE TABLE sametick.forgotten (org_id bigint)`)
+	control("", `CREATE TABLE sametick.unsaid (x bigint)`)
+	control("", `CREATE VIEW sametick.window AS SELECT * FROM sametick.records`)
+	control("", `GRANT TRUNCATE ON sametick.records TO sametick_api`)
+	control("", `GRANT sametick_owner TO sametick_api`)
 	t.Logf("%d tables, %d roles, %d policies; %d broken schemas, each was noticed", len(r.tables), len(r.roles), len(policies), controls)
 }
 
@@ -421,6 +437,7 @@ func writable(t *testing.T, tx pgx.Tx, table string) (yes bool) {
 // TestFunctions calls each function that acts with its owner's rights, as each role that may, for organisation
 // B with everything that A's rows hold but its secrets: nothing of A is answered and nothing of A changes.
 func TestFunctions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	tx, err := w.g.Admin.Begin(ctx)

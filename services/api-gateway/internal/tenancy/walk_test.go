@@ -253,6 +253,7 @@ func (w *walk) say(format string, args ...any) {
 // shows nothing of A and changes nothing of A. That an argument selects
 // anything at all is shown by B's own data, for which the answer must differ.
 func TestWalk(t *testing.T) {
+	t.Parallel()
 	world := newWorld(t)
 	w := &walk{world: world}
 	w.ids, w.keys = world.candidates(world.a.OrgID, world.b.OrgID)
@@ -271,6 +272,7 @@ func TestWalk(t *testing.T) {
 
 // TestWalkNotices is the control of TestWalk: B, given A's key, finds A's data by nearly every argument.
 func TestWalkNotices(t *testing.T) {
+	t.Parallel()
 	world := newWorld(t)
 	w := &walk{world: world}
 	w.ids, w.keys = world.candidates(world.a.OrgID, world.b.OrgID)
@@ -664,6 +666,7 @@ func (w *walk) schemas(m *method, a argument) {
 
 // TestMarks: A's texts stand in every column that can hold one, so that a leak of any would show.
 func TestMarks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	tx, err := w.g.Admin.Begin(ctx)
