@@ -397,25 +397,25 @@ func TestRows(t *testing.T) {
 	}
 	for _, p := range policies {
 		on := pgx.Identifier{p.Name}.Sanitize() + " ON " + pgx.Identifier{"sametick", p.Table}.Sanitize()
-		control(p.Table, "DROP POLICY " + on)
+		control(p.Table, "DROP POLICY "+on)
 		if p.Qual == "true" {
 			continue
 		}
 		switch p.Cmd {
 		case "INSERT":
-			control(p.Table, "ALTER POLICY " + on + " WITH CHECK (true)")
+			control(p.Table, "ALTER POLICY "+on+" WITH CHECK (true)")
 		case "SELECT", "DELETE":
-			control(p.Table, "ALTER POLICY " + on + " USING (true)")
+			control(p.Table, "ALTER POLICY "+on+" USING (true)")
 		default:
-			control(p.Table, "ALTER POLICY " + on + " USING (true) WITH CHECK (true)")
+			control(p.Table, "ALTER POLICY "+on+" USING (true) WITH CHECK (true)")
 			if writable(t, tx, p.Table) {
-				control(p.Table, "ALTER POLICY " + on + " WITH CHECK (true)")
+				control(p.Table, "ALTER POLICY "+on+" WITH CHECK (true)")
 			}
 		}
 	}
 	for _, tab := range r.tables {
 		if tab.org {
-			control(tab.name, "ALTER TABLE " + tab.sql() + " DISABLE ROW LEVEL SECURITY")
+			control(tab.name, "ALTER TABLE "+tab.sql()+" DISABLE ROW LEVEL SECURITY")
 		}
 	}
 	control("", `CREATE TABLE sametick.forgotten (org_id bigint)`)
