@@ -132,11 +132,13 @@ func (p *Process) Continue() { p.signal(syscall.SIGCONT, false) }
 
 // Terminate asks it with SIGTERM and fails when it does not end with code 0 within grace.
 func (p *Process) Terminate(grace time.Duration) error {
+	p.mu.Lock()
+	young := time.Since(p.started) < p.Youth
+	p.mu.Unlock()
 	done, ok := p.signal(syscall.SIGTERM, true)
 	if !ok {
 		return nil
 	}
-	young := time.Since(p.started) < p.Youth
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
