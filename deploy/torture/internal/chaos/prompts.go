@@ -57,7 +57,6 @@ func Prompters(list []Replica, each, all time.Duration) (campaigns []Campaign) {
 			for _, r := range list {
 				failed = append(failed, r.Start(ctx))
 			}
-			Pause(ctx, each/2) // as between any two faults: one that has hardly begun knows no signal yet
 			return "back after " + d.String(), errors.Join(failed...)
 		}},
 	}})

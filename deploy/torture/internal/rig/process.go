@@ -21,18 +21,25 @@ type Process struct {
 	name, binary string
 	environ      []string
 	logPath      string
+	// Youth is how long after its start a process may die of SIGTERM: it has not come to handle it, and has done nothing
+	// yet. Not to be changed while it runs.
+	Youth time.Duration
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
 	done    chan struct{}
+	started time.Time
 	asked   bool // an end was asked for: dying is no failure
 	stopped bool // SIGSTOP was sent
 	deaths  []string
 }
 
+// youth is Youth's default, for a busy machine.
+const youth = 10 * time.Second
+
 // NewProcess prepares a replica. environ is all that it gets; its output is appended to logPath.
 func NewProcess(name, binary string, environ []string, logPath string) *Process {
-	return &Process{name: name, binary: binary, environ: environ, logPath: logPath}
+	return &Process{name: name, binary: binary, environ: environ, logPath: logPath, Youth: youth}
 }
 
 // Name is the replica's.
@@ -52,7 +59,7 @@ func (p *Process) Start(context.Context) error {
 	cmd := exec.Command(p.binary) //nolint:noctx // a binary that the harness built; it outlives this call
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.environ, log, log
 	cmd.SysProcAttr = dieWithParent()
-	p.cmd, p.done, p.asked, p.stopped = cmd, make(chan struct{}), false, false
+	p.cmd, p.done, p.started, p.asked, p.stopped = cmd, make(chan struct{}), time.Now(), false, false
 	started := make(chan error, 1)
 	go p.wait(cmd, p.done, log, started)
 	if err := <-started; err != nil {
@@ -125,6 +132,9 @@ func (p *Process) Continue() { p.signal(syscall.SIGCONT, false) }
 
 // Terminate asks it with SIGTERM and fails when it does not end with code 0 within grace.
 func (p *Process) Terminate(grace time.Duration) error {
+	p.mu.Lock()
+	young := time.Since(p.started) < p.Youth
+	p.mu.Unlock()
 	done, ok := p.signal(syscall.SIGTERM, true)
 	if !ok {
 		return nil
@@ -136,6 +146,9 @@ func (p *Process) Terminate(grace time.Duration) error {
 	case <-timer.C:
 		p.Kill()
 		return fmt.Errorf("%s did not end within %s of SIGTERM", p.name, grace)
+	}
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && young && status.Signaled() && status.Signal() == syscall.SIGTERM {
+		return nil
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("%s ended with code %d after SIGTERM, see %s", p.name, code, p.logPath)

@@ -61,6 +61,18 @@ func TestTerminateWantsACleanEnd(t *testing.T) {
 	}
 }
 
+// A process that has hardly begun handles no signal yet; one that is older does.
+func TestTheYoungMayDieOfSIGTERM(t *testing.T) {
+	for youth, clean := range map[time.Duration]bool{time.Minute: true, 0: false} {
+		p, up := script(t, "echo up\nexec sleep 100")
+		p.Youth = youth
+		require.NoError(t, p.Start(t.Context()))
+		up()
+		err := p.Terminate(5 * time.Second)
+		require.Equal(t, clean, err == nil, "%s: %v", youth, err)
+	}
+}
+
 func TestAnUnaskedEndIsReported(t *testing.T) {
 	p, _ := script(t, "exit 7")
 	require.NoError(t, p.Start(t.Context()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -97,7 +98,9 @@ func (k *keeper) run(ctx context.Context) {
 		} else {
 			failures++
 			k.options.Log.WarnContext(ctx, "mcp server cannot be reached", "org_id", k.server.Ref.OrgID, "server_id", k.server.Ref.ID, "error", err)
-			err = toolError("the server cannot be reached")
+			if !errors.Is(err, ErrAddress) {
+				err = toolError("the server cannot be reached")
+			}
 		}
 		k.publish(nil, err)
 		timer := time.NewTimer(pause.Next(failures))
@@ -144,9 +147,13 @@ func (k *keeper) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := client.Connect(ctx, transport, nil)
+	seen := &exchange{}
+	conn, err := client.Connect(within(ctx, seen), transport, nil)
 	if err != nil {
 		end()
+		if refused := seen.address.Load(); refused != nil {
+			err = fmt.Errorf("%w: %w: %s", ErrTool, ErrAddress, refused.Reason)
+		}
 		return nil, err
 	}
 	s := &session{conn: conn}

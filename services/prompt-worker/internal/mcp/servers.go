@@ -50,10 +50,12 @@ type Options struct {
 }
 
 // ErrServer is why a server cannot be registered. ErrTool is why a call gave no result; its text is for the model and
-// the hook's owner, and has no address or header in it.
+// the hook's owner, and has no address or header in it. ErrAddress, beside it, is of a server whose address may not be
+// called: it will not be there later.
 var (
-	ErrServer = errors.New("mcp: no such server can be registered")
-	ErrTool   = errors.New("tool")
+	ErrServer  = errors.New("mcp: no such server can be registered")
+	ErrTool    = errors.New("tool")
+	ErrAddress = errors.New("the server's address is refused")
 )
 
 func toolError(format string, a ...any) error {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/sametick/sametick/pkg/netguard"
 )
 
 // overhead of a message is what may come with a result of the greatest size; JSON in JSON doubles its quotes.
@@ -40,6 +42,8 @@ type exchange struct {
 	dialled  atomic.Bool
 	asked    atomic.Bool
 	tooLarge atomic.Bool
+	// address is why the address may not be called; nil when it may.
+	address atomic.Pointer[netguard.Refused]
 	// broken: the connection failed, whatever the SDK makes of it.
 	broken atomic.Bool
 }
@@ -81,6 +85,10 @@ func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := next.RoundTrip(r)
 	if err != nil {
 		seen.broken.Store(true)
+		var refused *netguard.Refused
+		if errors.As(err, &refused) {
+			seen.address.Store(refused)
+		}
 		return nil, err
 	}
 	seen.status.Store(int64(resp.StatusCode))

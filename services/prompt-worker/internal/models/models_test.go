@@ -187,6 +187,15 @@ func TestARefusedAddressIsFinal(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 4, out.From.ProviderID)
 	}
+	// A tool server's address, too.
+	b.x.Tools = models.NewTools(b.ring, guard, m.HTTP(), nil, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	defer b.x.Tools.(*models.Tools).Close()
+	_, err = b.ask(t, b.setup("http://127.0.0.1:4000", func(s *hooks.Setup) {
+		s.Tools = []hooks.ToolGrant{{ServerID: 9, Tools: []string{"add"}}}
+		s.Servers = []hooks.Server{{OrgID: 1, ID: 9, Transport: "http", URL: "http://tools.example"}}
+	}))
+	require.Equal(t, prompting.CauseTool, cause(t, err))
+	require.EqualError(t, err, "tool: tool: the server's address is refused: private network (RFC 1918)")
 	// The control: a server that is not there may be there later.
 	gone := providertest.New(t, providertest.Sequence(providertest.Reply{}))
 	gone.Close()

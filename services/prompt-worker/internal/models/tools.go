@@ -52,6 +52,9 @@ func (t *Tools) Granted(ctx context.Context, s *hooks.Setup) (out []prompting.Gr
 			return nil, err
 		}
 		offered, err := t.Servers.Tools(ctx, ref)
+		if errors.Is(err, mcp.ErrAddress) {
+			return nil, &prompting.ModelError{Cause: prompting.CauseTool, Text: err.Error()}
+		}
 		if err != nil { // it may be there later
 			return nil, &prompting.ModelError{Cause: prompting.CauseUnavailable, Text: err.Error()}
 		}
