@@ -183,7 +183,7 @@ func (e *Engine) saved(flights []*flight, refused []int64, err error) {
 // retry lets a delivery wait for its next attempt, in memory when that is soon.
 func (e *Engine) retry(f *flight, now time.Time) {
 	ep, d := f.ep, f.d
-	far := f.outcome.Next.After(now.Add(keep)) || ep.waiting.Len() >= 2*window || !e.room(ep)
+	far := f.outcome.Next.After(now.Add(keep)) || ep.waiting.size() >= 2*window || !e.room(ep)
 	if ep.lost || far && !ep.waiting.ordered { // an ordered one's place is before the others'
 		ep.leave(d.ID)
 		ep.later(f.outcome.Next)

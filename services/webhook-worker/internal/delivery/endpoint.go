@@ -131,7 +131,7 @@ func (ep *endpoint) backlog(now time.Time) bool {
 
 // idle tells whether nothing would be lost by forgetting the endpoint.
 func (ep *endpoint) idle() bool {
-	return ep.flying+ep.unsaved+ep.waiting.Len() == 0 && ep.beyond.IsZero() && !ep.loading && !ep.cancelling && !ep.lined && !ep.breaker.isOpen()
+	return ep.flying+ep.unsaved+ep.waiting.size() == 0 && ep.beyond.IsZero() && !ep.loading && !ep.cancelling && !ep.lined && !ep.breaker.isOpen()
 }
 
 // org is an organisation with endpoints that are known.
