@@ -209,10 +209,11 @@ func (e *Engine) loadNext() {
 			continue
 		}
 		w := ep.want(loadSize)
-		w.Conf, w.Until, w.From = ep.conf == nil, time.Now().Add(keep), ep.passed
+		w.Conf, w.Until = ep.conf == nil, time.Now().Add(keep)
 		if w.Ordered {
 			w.Limit = orderedWindow
 		}
+		ep.goOn(&w)
 		ep.beyond = time.Time{} // what is left to the table from now on, the window may not show
 		e.loads++
 		e.async(func() func() {
@@ -232,8 +233,11 @@ func (e *Engine) loaded(ep *endpoint, want Want, w Window, err error) {
 			e.configure(ep, w.Endpoint, now)
 		}
 		ep.pass(want, w.Deliveries, now)
+		if len(want.IDs) == 0 {
+			ep.ahead = w.Ahead
+		}
 		if ep.waiting.ordered != want.Ordered { // it was asked for in the wrong order
-			w.Deliveries, w.Next = nil, now
+			w.Deliveries, w.Next, ep.ahead = nil, now, nil
 		}
 		for _, d := range w.Deliveries {
 			if _, ok := ep.known[d.ID]; ok {

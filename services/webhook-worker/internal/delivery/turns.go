@@ -62,7 +62,7 @@ func (e *Engine) forget(ep *endpoint) {
 		ep.later(d.Due)
 	}
 	e.c.Stats.Waiting.Add(-int64(len(gone)))
-	ep.passed = time.Time{}
+	ep.passed, ep.ahead = time.Time{}, nil
 }
 
 // room tells whether memory has room for more of an endpoint.
