@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (q *queue) head() *Delivery {
 
 // all gives what waits, in no order, and leaves nothing.
 func (q *queue) all() []*Delivery {
-	list := append(q.line[q.first:], q.rest...)
+	list := slices.Concat(q.line[q.first:], q.rest)
 	q.line, q.first, q.rest = nil, 0, nil
 	return list
 }
