@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -20,6 +21,7 @@ const (
 	legDrain        = "deliveries a second, committed events to 200 received and persisted"
 	legOwnCost      = "processor time of a delivery: the contender"
 	legPostgresCost = "processor time of a delivery: Postgres"
+	legReceiverCost = "processor time of a delivery: the receiver"
 	legMemory       = "most resident memory of webhook-worker"
 
 	nameOurs  = "webhook-worker"
@@ -31,8 +33,8 @@ const (
 type drained struct {
 	rate float64 // deliveries/s, steady
 	// Processor time in µs a delivery, from the start of the process.
-	own, postgres float64
-	memory        float64 // MiB
+	own, postgres, receiver float64
+	memory                  float64 // MiB
 }
 
 // drains measures every contender over the same events, in rounds whose order rotates. The first round warms up.
@@ -55,18 +57,35 @@ func (b *bench) drains(ctx context.Context) (err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			b.say("  round %d %s: %.0f deliveries/s; processor µs a delivery: itself %.1f, Postgres %.1f", round, name, d.rate, d.own, d.postgres)
+			b.say("  round %d %s: %.0f deliveries/s; processor µs a delivery: itself %.1f, Postgres %.1f, receiver %.1f", round, name, d.rate, d.own, d.postgres, d.receiver)
 			if round > 0 {
 				b.report.Add(legDrain, name, "deliveries/s", d.rate)
 				b.report.Add(legOwnCost, name, "µs", d.own)
 				b.report.Add(legPostgresCost, name, "µs", d.postgres)
+				b.report.Add(legReceiverCost, name, "µs", d.receiver)
 			}
 			if round > 0 && name == nameOurs {
 				b.report.Add(legMemory, "drain", "MiB", d.memory)
 			}
 		}
 	}
+	b.costs()
 	return nil
+}
+
+// costs says what the rates can come to where processors are all in use, the receiver's on the same machine: no worker
+// that posts with net/http does less than the bare loop.
+func (b *bench) costs() {
+	of := func(name string) float64 {
+		return b.report.Median(legOwnCost, name) + b.report.Median(legPostgresCost, name) + b.report.Median(legReceiverCost, name)
+	}
+	ours, bare, river := of(nameOurs), of(nameBare), of(nameRiver)
+	if math.IsNaN(ours + bare + river) {
+		return
+	}
+	b.report.Notes = append(b.report.Notes, fmt.Sprintf("Processor time of a delivery, receiver and Postgres included: webhook-worker %.0f µs, bare POST loop %.0f, River %.0f. "+
+		"By it alone webhook-worker would do %.2f of the bare loop and %.1f × River, and a worker that costs no more than the bare loop, and keeps no record, %.1f × River.",
+		ours, bare, river, bare/ours, river/ours, river/bare))
 }
 
 // orgs are those of a drain, with an endpoint each; they cover all shards.
@@ -125,6 +144,10 @@ func (w *world) drain(ctx context.Context, start func() (*rig.Process, error), s
 	if err != nil {
 		return d, err
 	}
+	receiver, err := rig.OwnCPU() // it is in this process
+	if err != nil {
+		return d, err
+	}
 	p, err := start()
 	if err != nil {
 		return d, err
@@ -150,9 +173,13 @@ func (w *world) drain(ctx context.Context, start func() (*rig.Process, error), s
 	if err != nil {
 		return d, err
 	}
+	received, err := rig.OwnCPU()
+	if err != nil {
+		return d, err
+	}
 	bytes, err := p.PeakMemory()
 	micros := func(t time.Duration) float64 { return float64(t.Microseconds()) / float64(w.deliveries) }
-	d.own, d.postgres, d.memory = micros(own), micros(now-postgres), float64(bytes)/(1<<20)
+	d.own, d.postgres, d.receiver, d.memory = micros(own), micros(now-postgres), micros(received-receiver), float64(bytes)/(1<<20)
 	return d, errors.Join(err, group.Wait())
 }
 

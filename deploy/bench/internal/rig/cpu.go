@@ -47,6 +47,15 @@ func processorTime(pid int) (own, children time.Duration, err error) {
 	return s.own, s.children, err
 }
 
+// OwnCPU is the processor time that this program has used.
+func OwnCPU() (time.Duration, error) {
+	own, _, err := processorTime(os.Getpid())
+	if err != nil {
+		return 0, fmt.Errorf("read the processor time of this program: %w", err)
+	}
+	return own, nil
+}
+
 // ServersCPU is the processor time that Postgres, with all its processes past and present, and Redis
 // have used.
 func (r *Rig) ServersCPU() (postgres, redis time.Duration, err error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -151,7 +152,14 @@ type worker struct {
 	consumer *stream.Consumer
 }
 
+// gcPercent lets garbage grow to twice of what lives before it is collected: what lives is bounded by EVENT_MEMORY, and
+// collecting is a tenth of a delivery's processor time at Go's own 100.
+const gcPercent = 200
+
 func serve(ctx context.Context, c Config, getenv func(string) string, log *slog.Logger) (err error) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	tracing, err := telemetry.NewTracing(ctx, name, getenv)
 	if err != nil {
 		return err

@@ -183,7 +183,7 @@ func (e *Engine) saved(flights []*flight, refused []int64, err error) {
 // retry lets a delivery wait for its next attempt, in memory when that is soon.
 func (e *Engine) retry(f *flight, now time.Time) {
 	ep, d := f.ep, f.d
-	far := f.outcome.Next.After(now.Add(keep)) || ep.waiting.Len() >= 2*window || !e.room(ep)
+	far := f.outcome.Next.After(now.Add(keep)) || ep.waiting.size() >= 2*window || !e.room(ep)
 	if ep.lost || far && !ep.waiting.ordered { // an ordered one's place is before the others'
 		ep.leave(d.ID)
 		ep.later(f.outcome.Next)
@@ -209,10 +209,11 @@ func (e *Engine) loadNext() {
 			continue
 		}
 		w := ep.want(loadSize)
-		w.Conf, w.Until, w.From = ep.conf == nil, time.Now().Add(keep), ep.passed
+		w.Conf, w.Until = ep.conf == nil, time.Now().Add(keep)
 		if w.Ordered {
 			w.Limit = orderedWindow
 		}
+		ep.goOn(&w)
 		ep.beyond = time.Time{} // what is left to the table from now on, the window may not show
 		e.loads++
 		e.async(func() func() {
@@ -232,8 +233,11 @@ func (e *Engine) loaded(ep *endpoint, want Want, w Window, err error) {
 			e.configure(ep, w.Endpoint, now)
 		}
 		ep.pass(want, w.Deliveries, now)
+		if len(want.IDs) == 0 {
+			ep.ahead = w.Ahead
+		}
 		if ep.waiting.ordered != want.Ordered { // it was asked for in the wrong order
-			w.Deliveries, w.Next = nil, now
+			w.Deliveries, w.Next, ep.ahead = nil, now, nil
 		}
 		for _, d := range w.Deliveries {
 			if _, ok := ep.known[d.ID]; ok {

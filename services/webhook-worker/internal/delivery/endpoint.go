@@ -23,6 +23,8 @@ type endpoint struct {
 	// row. windows counts them.
 	passed  time.Time
 	windows int
+	// ahead are ids that come next, of an ordered endpoint; when they run out the table is asked.
+	ahead []int64
 	// flying are attempts under way, unsaved those that have ended and are not persisted.
 	flying, unsaved int
 
@@ -97,9 +99,21 @@ func (ep *endpoint) want(limit int) Want {
 	return w
 }
 
+// goOn asks for the window after the last one.
+func (ep *endpoint) goOn(w *Want) {
+	w.From = ep.passed
+	if w.Ordered {
+		w.IDs = ep.ahead[:min(len(ep.ahead), w.Limit)]
+		ep.ahead = ep.ahead[len(w.IDs):]
+	}
+}
+
 // pass notes how far a window went.
 func (ep *endpoint) pass(w Want, got []*Delivery, now time.Time) {
 	ep.passed = time.Time{}
+	if len(w.IDs) > 0 { // there may be more, and what was not seen yet
+		ep.later(now)
+	}
 	if ep.windows++; w.Ordered || len(got) < w.Limit || ep.windows%wholeEvery == 0 {
 		return
 	}
@@ -131,7 +145,7 @@ func (ep *endpoint) backlog(now time.Time) bool {
 
 // idle tells whether nothing would be lost by forgetting the endpoint.
 func (ep *endpoint) idle() bool {
-	return ep.flying+ep.unsaved+ep.waiting.Len() == 0 && ep.beyond.IsZero() && !ep.loading && !ep.cancelling && !ep.lined && !ep.breaker.isOpen()
+	return ep.flying+ep.unsaved+ep.waiting.size() == 0 && ep.beyond.IsZero() && !ep.loading && !ep.cancelling && !ep.lined && !ep.breaker.isOpen()
 }
 
 // org is an organisation with endpoints that are known.

@@ -48,7 +48,9 @@ type Want struct {
 	Until   time.Time
 	// From leaves out what was due before as long as that leaves more than Limit: rows that were taken off lie there, which
 	// cost as much as others until they are vacuumed. Zero for nothing.
-	From  time.Time
+	From time.Time
+	// IDs are those wanted of an ordered endpoint, if it is known which come next: to find that out takes looking at all.
+	IDs   []int64
 	Limit int
 	// Except are ids that are in memory already.
 	Except []int64
@@ -62,6 +64,8 @@ type Window struct {
 	Deliveries []*Delivery
 	// Next is when what else waits is due at the earliest; zero when nothing does.
 	Next time.Time
+	// Ahead are ids that come after Deliveries, in order, if the endpoint is ordered: some or all of them.
+	Ahead []int64
 }
 
 // Batch is what is saved at once.

@@ -2,53 +2,92 @@ package delivery
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
-// queue has what waits for one endpoint: by due time, or, ordered, by id alone.
+// queue has what waits for one endpoint: by due time, or, ordered, by id alone. Nearly all comes in that order.
 type queue struct {
-	list    []*Delivery
+	// line has, from index first on, what came in its order; rest is a heap of what did not.
+	line    []*Delivery
+	first   int
+	rest    []*Delivery
 	ordered bool
 }
 
-// Len is heap.Interface's.
-func (q *queue) Len() int { return len(q.list) }
-
-// Less is heap.Interface's.
-func (q *queue) Less(i, j int) bool {
-	a, b := q.list[i], q.list[j]
+func (q *queue) before(a, b *Delivery) bool {
 	if q.ordered || a.Due.Equal(b.Due) {
 		return a.ID < b.ID
 	}
 	return a.Due.Before(b.Due)
 }
 
-// Swap is heap.Interface's.
-func (q *queue) Swap(i, j int) { q.list[i], q.list[j] = q.list[j], q.list[i] }
+func (q *queue) size() int { return len(q.line) - q.first + len(q.rest) }
 
-// Push is heap.Interface's.
-func (q *queue) Push(x any) { q.list = append(q.list, x.(*Delivery)) }
+func (q *queue) add(d *Delivery) {
+	if len(q.line) == q.first || q.before(q.line[len(q.line)-1], d) {
+		q.line = append(q.line, d)
+		return
+	}
+	heap.Push((*restOf)(q), d)
+}
 
-// Pop is heap.Interface's.
-func (q *queue) Pop() any {
-	last := len(q.list) - 1
-	d := q.list[last]
-	q.list[last] = nil
-	q.list = q.list[:last]
+// next takes out the first.
+func (q *queue) next() *Delivery {
+	d := q.head()
+	if len(q.rest) > 0 && q.rest[0] == d {
+		heap.Pop((*restOf)(q))
+		return d
+	}
+	q.line[q.first] = nil
+	if q.first++; q.first*2 > len(q.line) { // moves each no more often than it was appended
+		n := copy(q.line, q.line[q.first:])
+		clear(q.line[n:])
+		q.line, q.first = q.line[:n], 0
+	}
 	return d
 }
 
-func (q *queue) add(d *Delivery) { heap.Push(q, d) }
-
-// next takes out the first.
-func (q *queue) next() *Delivery { return heap.Pop(q).(*Delivery) }
-
 // head is the first; nil when nothing waits.
 func (q *queue) head() *Delivery {
-	if len(q.list) == 0 {
-		return nil
+	switch {
+	case len(q.line) > q.first && (len(q.rest) == 0 || q.before(q.line[q.first], q.rest[0])):
+		return q.line[q.first]
+	case len(q.rest) > 0:
+		return q.rest[0]
 	}
-	return q.list[0]
+	return nil
+}
+
+// all gives what waits, in no order, and leaves nothing.
+func (q *queue) all() []*Delivery {
+	list := slices.Concat(q.line[q.first:], q.rest)
+	q.line, q.first, q.rest = nil, 0, nil
+	return list
+}
+
+// restOf is a queue's heap.
+type restOf queue
+
+// Len is heap.Interface's.
+func (r *restOf) Len() int { return len(r.rest) }
+
+// Less is heap.Interface's.
+func (r *restOf) Less(i, j int) bool { return (*queue)(r).before(r.rest[i], r.rest[j]) }
+
+// Swap is heap.Interface's.
+func (r *restOf) Swap(i, j int) { r.rest[i], r.rest[j] = r.rest[j], r.rest[i] }
+
+// Push is heap.Interface's.
+func (r *restOf) Push(x any) { r.rest = append(r.rest, x.(*Delivery)) }
+
+// Pop is heap.Interface's.
+func (r *restOf) Pop() any {
+	last := len(r.rest) - 1
+	d := r.rest[last]
+	r.rest[last] = nil
+	r.rest = r.rest[:last]
+	return d
 }
 
 // alarms are the endpoints that have something to do at a time, the earliest first.

@@ -39,7 +39,7 @@ func (e *Engine) offer(ep *endpoint, d *Delivery, now time.Time) {
 	if _, ok := ep.known[d.ID]; ok {
 		return
 	}
-	if ep.shard.scans > 0 || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.Len() >= window || !e.room(ep) {
+	if ep.shard.scans > 0 || ep.backlog(now) || ep.loading && ep.waiting.ordered || ep.waiting.size() >= window || !e.room(ep) {
 		ep.later(d.Due)
 		return
 	}
@@ -55,19 +55,19 @@ func (e *Engine) admit(ep *endpoint, d *Delivery) {
 
 // forget leaves what waits to the table.
 func (e *Engine) forget(ep *endpoint) {
-	for _, d := range ep.waiting.list {
+	gone := ep.waiting.all()
+	for _, d := range gone {
 		e.bytes -= int64(len(d.Event))
 		ep.leave(d.ID)
 		ep.later(d.Due)
 	}
-	e.c.Stats.Waiting.Add(-int64(ep.waiting.Len()))
-	ep.waiting.list = nil
-	ep.passed = time.Time{}
+	e.c.Stats.Waiting.Add(-int64(len(gone)))
+	ep.passed, ep.ahead = time.Time{}, nil
 }
 
 // room tells whether memory has room for more of an endpoint.
 func (e *Engine) room(ep *endpoint) bool {
-	return e.bytes < e.c.MaxBytes/2 || ep.waiting.Len() < modest && e.bytes < e.c.MaxBytes
+	return e.bytes < e.c.MaxBytes/2 || ep.waiting.size() < modest && e.bytes < e.c.MaxBytes
 }
 
 // configure takes a newer state of an endpoint.
@@ -137,7 +137,7 @@ func (e *Engine) refill(ep *endpoint, open bool, at, now time.Time) time.Time {
 	switch {
 	case ep.beyond.IsZero(), ep.loading:
 		return time.Time{}
-	case ep.waiting.ordered && ep.waiting.Len()+ep.flying+ep.unsaved > 0: // strictly after these
+	case ep.waiting.ordered && ep.waiting.size()+ep.flying+ep.unsaved > 0: // strictly after these
 		return time.Time{}
 	case !open:
 		if at.IsZero() {
@@ -146,9 +146,9 @@ func (e *Engine) refill(ep *endpoint, open bool, at, now time.Time) time.Time {
 		return later(at, ep.beyond)
 	case ep.beyond.After(now):
 		return ep.beyond
-	case head != nil && !head.Due.After(now) && ep.waiting.Len() > loadAt:
+	case head != nil && !head.Due.After(now) && ep.waiting.size() > loadAt:
 		return time.Time{}
-	case ep.waiting.Len() >= 2*window, !e.room(ep):
+	case ep.waiting.size() >= 2*window, !e.room(ep):
 		return now.Add(breathe)
 	}
 	e.load(ep)

@@ -145,7 +145,7 @@ func (w *world) Load(_ context.Context, want delivery.Want) (delivery.Window, er
 	w.mu.Lock()
 	var rows []*delivery.Delivery
 	for _, d := range w.rows {
-		if d.EndpointID == want.EndpointID && !slices.Contains(want.Except, d.ID) {
+		if d.EndpointID == want.EndpointID && !slices.Contains(want.Except, d.ID) && (len(want.IDs) == 0 || slices.Contains(want.IDs, d.ID)) {
 			row := *d
 			rows = append(rows, &row)
 		}
@@ -171,6 +171,13 @@ func (w *world) Load(_ context.Context, want delivery.Want) (delivery.Window, er
 	got := delivery.Window{Deliveries: rows[:n]}
 	if n < len(rows) {
 		got.Next = rows[n].Due
+		for _, d := range rows[n:] {
+			if want.Ordered && w.rand.IntN(8) > 0 { // not all of them
+				got.Ahead = append(got.Ahead, d.ID)
+			} else {
+				break
+			}
+		}
 	}
 	if want.Conf {
 		got.Endpoint = w.endpoints[want.EndpointID]

@@ -246,7 +246,54 @@ type wholeQueue struct{ delivery.Queue }
 
 func (q wholeQueue) Load(ctx context.Context, w delivery.Want) (delivery.Window, error) {
 	w.From = time.Time{}
+	got, err := q.Queue.Load(ctx, w)
+	got.Ahead = nil
+	return got, err
+}
+
+// lookingQueue counts the windows for which all that waits was looked at.
+type lookingQueue struct {
+	delivery.Queue
+	looked *atomic.Int64
+}
+
+func (q lookingQueue) Load(ctx context.Context, w delivery.Want) (delivery.Window, error) {
+	if len(w.IDs) == 0 {
+		q.looked.Add(1)
+	}
 	return q.Queue.Load(ctx, w)
+}
+
+// An ordered endpoint's backlog goes out in order, and is not sorted whole for each window.
+func TestOrderedBacklog(t *testing.T) {
+	t.Parallel()
+	const backlog = 3000
+	looked := func(t *testing.T, wrap func(delivery.Queue) delivery.Queue) int64 {
+		s := newStage(t)
+		s.endpoint(1, 1, "ordered = true")
+		s.backlog(1, 1, backlog, "due_at = now() - random() * interval '1 hour'") // as after retries: due in another order
+		var newest, looked atomic.Int64
+		w := s.work("a", options{change: func(c *delivery.Config) {
+			c.Sender, c.Queue = instantSender{}, wrap(lookingQueue{c.Queue, &looked})
+			c.Observe = func(o *delivery.Outcome) {
+				if last := newest.Swap(o.Delivery.ID); last >= o.Delivery.ID {
+					t.Errorf("%d came after %d", o.Delivery.ID, last)
+				}
+			}
+		}})
+		eventually(t, "sent", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == backlog })
+		w.stop()
+		require.Zero(t, s.count("webhook_queue"))
+		return looked.Load()
+	}
+	t.Run("ids ahead", func(t *testing.T) {
+		t.Parallel()
+		require.LessOrEqual(t, looked(t, func(q delivery.Queue) delivery.Queue { return q }), int64(3), "at first and at last")
+	})
+	t.Run("control: none", func(t *testing.T) {
+		t.Parallel()
+		require.GreaterOrEqual(t, looked(t, func(q delivery.Queue) delivery.Queue { return wholeQueue{q} }), int64(backlog/512))
+	})
 }
 
 // instantSender delivers without a receiver.

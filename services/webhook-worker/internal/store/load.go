@@ -137,6 +137,9 @@ SELECT org_id, endpoint_id, due_at FROM w`
  WHERE shard = $1 AND endpoint_id = $2 AND id <> ALL($3)`
 	dueSQL     = queueColumns + ` AND due_at <= $4 AND due_at >= $5 ORDER BY due_at, id LIMIT $6`
 	orderedSQL = queueColumns + ` ORDER BY id LIMIT $4`
+	// Due times say nothing of the order, so each look sorts all that waits for the endpoint; ids that come next save most.
+	byIDSQL    = queueColumns + ` AND id = ANY($4) ORDER BY id`
+	aheadIDs   = `SELECT id FROM sametick.webhook_queue WHERE shard = $1 AND endpoint_id = $2 AND id > $3 ORDER BY id LIMIT 65536`
 	nextDueSQL = `SELECT due_at FROM sametick.webhook_queue WHERE shard = $1 AND endpoint_id = $2 AND id <> ALL($3) AND due_at > $4 ORDER BY due_at LIMIT 1`
 )
 
@@ -172,8 +175,24 @@ func (s *Worker) Window(ctx context.Context, w delivery.Want) (got delivery.Wind
 	if len(got.Deliveries) > w.Limit {
 		got.Next = got.Deliveries[w.Limit].Due
 		got.Deliveries = got.Deliveries[:w.Limit]
+		if w.Ordered {
+			got.Ahead, err = s.ahead(ctx, w, got.Deliveries[w.Limit-1].ID)
+		}
 	}
 	return got, err
+}
+
+// ahead gives ids that wait after one.
+func (s *Worker) ahead(ctx context.Context, w delivery.Want, after int64) (ids []int64, err error) {
+	err = s.worker(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, aheadIDs, w.Shard, w.EndpointID, after)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return err
+	})
+	return ids, err
 }
 
 // window gives one more delivery than the limit if there is.
@@ -187,9 +206,12 @@ func (s *Worker) window(ctx context.Context, w delivery.Want) (got delivery.Wind
 		})
 		return err
 	}
-	if w.Ordered {
+	switch {
+	case len(w.IDs) > 0:
+		b.Queue(byIDSQL, w.Shard, w.EndpointID, w.Except, w.IDs).Query(scan)
+	case w.Ordered:
 		b.Queue(orderedSQL, w.Shard, w.EndpointID, w.Except, w.Limit+1).Query(scan)
-	} else {
+	default:
 		from := pgtype.Timestamptz{Time: w.From, Valid: true}
 		if w.From.IsZero() {
 			from.InfinityModifier = pgtype.NegativeInfinity
