@@ -97,6 +97,9 @@ type Store interface {
 	NewID(ctx context.Context) (int64, error)
 	// Create stores a new endpoint. ResourceExhausted, reason TOO_MANY_ENDPOINTS, when the organisation has most already.
 	Create(ctx context.Context, call Call, c Change, most int) (Endpoint, error)
+	// Restore is Change of one that comes out of the archive: ResourceExhausted as Create, and it gets only events after
+	// the last one of the change.
+	Restore(ctx context.Context, call Call, id int64, most int, decide Decide) (Endpoint, error)
 	// Change locks an endpoint and stores what decide makes of it; the answer has the id of the last event, 0 for
 	// none. ErrNotFound when the organisation has no such endpoint.
 	Change(ctx context.Context, call Call, id int64, decide Decide) (Endpoint, int64, error)

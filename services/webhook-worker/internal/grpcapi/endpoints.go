@@ -109,6 +109,11 @@ func (s *Server) ArchiveEndpoint(ctx context.Context, req *webhooksv1.ArchiveEnd
 	return move(ctx, s.service.Archive, req.GetId(), req.Version)
 }
 
+// RestoreEndpoint implements WebhookService.
+func (s *Server) RestoreEndpoint(ctx context.Context, req *webhooksv1.RestoreEndpointRequest) (*webhooksv1.Endpoint, error) {
+	return move(ctx, s.service.Restore, req.GetId(), req.Version)
+}
+
 // EnableEndpoint implements WebhookService.
 func (s *Server) EnableEndpoint(ctx context.Context, req *webhooksv1.EnableEndpointRequest) (*webhooksv1.Endpoint, error) {
 	return move(ctx, s.service.Enable, req.GetId(), req.Version)

@@ -26,6 +26,7 @@ const (
 	WebhookService_ListEndpoints_FullMethodName     = "/sametick.webhooks.v1.WebhookService/ListEndpoints"
 	WebhookService_UpdateEndpoint_FullMethodName    = "/sametick.webhooks.v1.WebhookService/UpdateEndpoint"
 	WebhookService_ArchiveEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/ArchiveEndpoint"
+	WebhookService_RestoreEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/RestoreEndpoint"
 	WebhookService_EnableEndpoint_FullMethodName    = "/sametick.webhooks.v1.WebhookService/EnableEndpoint"
 	WebhookService_DisableEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/DisableEndpoint"
 	WebhookService_ExportEndpoints_FullMethodName   = "/sametick.webhooks.v1.WebhookService/ExportEndpoints"
@@ -57,8 +58,11 @@ type WebhookServiceClient interface {
 	GetEndpoint(ctx context.Context, in *GetEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
 	UpdateEndpoint(ctx context.Context, in *UpdateEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
 	ArchiveEndpoint(ctx context.Context, in *ArchiveEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
+	// RestoreEndpoint takes an endpoint out of the archive: an update of archived_at. It gets what happens from then on,
+	// unless it is disabled, which it stays.
+	RestoreEndpoint(ctx context.Context, in *RestoreEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
 	EnableEndpoint(ctx context.Context, in *EnableEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
@@ -140,6 +144,16 @@ func (c *webhookServiceClient) ArchiveEndpoint(ctx context.Context, in *ArchiveE
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Endpoint)
 	err := c.cc.Invoke(ctx, WebhookService_ArchiveEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *webhookServiceClient) RestoreEndpoint(ctx context.Context, in *RestoreEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Endpoint)
+	err := c.cc.Invoke(ctx, WebhookService_RestoreEndpoint_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -328,8 +342,11 @@ type WebhookServiceServer interface {
 	GetEndpoint(context.Context, *GetEndpointRequest) (*Endpoint, error)
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
 	UpdateEndpoint(context.Context, *UpdateEndpointRequest) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
 	ArchiveEndpoint(context.Context, *ArchiveEndpointRequest) (*Endpoint, error)
+	// RestoreEndpoint takes an endpoint out of the archive: an update of archived_at. It gets what happens from then on,
+	// unless it is disabled, which it stays.
+	RestoreEndpoint(context.Context, *RestoreEndpointRequest) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
 	EnableEndpoint(context.Context, *EnableEndpointRequest) (*Endpoint, error)
@@ -381,6 +398,9 @@ func (UnimplementedWebhookServiceServer) UpdateEndpoint(context.Context, *Update
 }
 func (UnimplementedWebhookServiceServer) ArchiveEndpoint(context.Context, *ArchiveEndpointRequest) (*Endpoint, error) {
 	return nil, status.Error(codes.Unimplemented, "method ArchiveEndpoint not implemented")
+}
+func (UnimplementedWebhookServiceServer) RestoreEndpoint(context.Context, *RestoreEndpointRequest) (*Endpoint, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreEndpoint not implemented")
 }
 func (UnimplementedWebhookServiceServer) EnableEndpoint(context.Context, *EnableEndpointRequest) (*Endpoint, error) {
 	return nil, status.Error(codes.Unimplemented, "method EnableEndpoint not implemented")
@@ -540,6 +560,24 @@ func _WebhookService_ArchiveEndpoint_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(WebhookServiceServer).ArchiveEndpoint(ctx, req.(*ArchiveEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WebhookService_RestoreEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).RestoreEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_RestoreEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).RestoreEndpoint(ctx, req.(*RestoreEndpointRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -876,6 +914,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ArchiveEndpoint",
 			Handler:    _WebhookService_ArchiveEndpoint_Handler,
+		},
+		{
+			MethodName: "RestoreEndpoint",
+			Handler:    _WebhookService_RestoreEndpoint_Handler,
 		},
 		{
 			MethodName: "EnableEndpoint",
