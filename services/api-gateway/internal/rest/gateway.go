@@ -185,5 +185,6 @@ func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
 		grpcapi.ClientIPKey, clientIP(r, g.options.Proxies),
 		grpcapi.UserAgentKey, grpcapi.Printable(r.UserAgent()),
 		grpcapi.IfMatchKey, ifMatch(r),
+		grpcapi.OriginKey, origin(r, g.options.Proxies),
 	)
 }

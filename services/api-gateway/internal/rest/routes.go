@@ -138,6 +138,7 @@ func webhookRoutes() map[string]route {
 		"POST /api/webhooks/deliveries/{id}:skip":         {message: &webhooksv1.SkipDeliveryRequest{}},
 		"GET /api/webhooks/attempts":                      {message: &webhooksv1.ListAttemptsRequest{}, pages: paging.Standard},
 		"GET /api/webhooks/attempts/{id}":                 {message: &webhooksv1.GetAttemptRequest{}},
+		"POST /api/webhooks/portal":                       {message: &webhooksv1.CreatePortalLinkRequest{}},
 	}
 }
 

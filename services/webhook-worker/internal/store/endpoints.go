@@ -27,8 +27,9 @@ const (
 		e.enabled, e.disabled_reason, e.disabled_at, e.failing_since, e.version, e.created_at, e.updated_at, e.archived_at`
 	endpointByID  = endpointColumns + ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.id = $2`
 	lockEndpoint  = endpointColumns + `, e.client_key_sealed IS NOT NULL, date_trunc('milliseconds', now()) FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.id = $2 FOR UPDATE`
-	endpointWhere = ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND ($2 OR e.archived_at IS NULL) AND ($3::boolean IS NULL OR e.enabled = $3)`
-	listEndpoints = endpointColumns + endpointWhere + ` AND ($4 = 0 OR e.id < $4) ORDER BY e.id DESC LIMIT $5`
+	endpointWhere = ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND ($2 OR e.archived_at IS NULL) AND ($3::boolean IS NULL OR e.enabled = $3)
+		AND ($4::bigint[] = '{}' OR e.id = ANY($4))`
+	listEndpoints = endpointColumns + endpointWhere + ` AND ($5 = 0 OR e.id < $5) ORDER BY e.id DESC LIMIT $6`
 	allEndpoints  = endpointColumns + ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.archived_at IS NULL ORDER BY e.id`
 
 	insertEndpoint = `INSERT INTO sametick.webhook_endpoints (org_id, id, url, description, event_types, aggregate_types, aggregate_ids, filter,
@@ -243,12 +244,12 @@ func (s *Store) Get(ctx context.Context, orgID, id int64) (e endpoints.Endpoint,
 // List implements endpoints.Store.
 func (s *Store) List(ctx context.Context, orgID int64, q endpoints.Query) (list []endpoints.Endpoint, total int64, err error) {
 	err = s.org(ctx, orgID, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `SELECT count(*)`+endpointWhere, orgID, q.IncludeArchived, q.Enabled).Scan(&total)
+		err := tx.QueryRow(ctx, `SELECT count(*)`+endpointWhere, orgID, q.IncludeArchived, q.Enabled, orEmpty(q.Only)).Scan(&total)
 		if err != nil {
 			return err
 		}
 		list, err = query(ctx, tx, func(row pgx.CollectableRow) (endpoints.Endpoint, error) { return readEndpoint(row) },
-			listEndpoints, orgID, q.IncludeArchived, q.Enabled, q.Before, q.Limit)
+			listEndpoints, orgID, q.IncludeArchived, q.Enabled, orEmpty(q.Only), q.Before, q.Limit)
 		return err
 	})
 	return list, total, err

@@ -2862,6 +2862,114 @@ func (x *GetAttemptRequest) GetId() int64 {
 	return 0
 }
 
+type CreatePortalLinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the link works, in seconds: 60 to 86400. Default: 3600. A link that is made by a token of no session ends
+	// with that token at the latest.
+	Ttl *int64 `protobuf:"varint,1,opt,name=ttl,proto3,oneof" json:"ttl,omitempty"`
+	// The endpoints that it is for, 50 at most; empty means all there are and will be.
+	EndpointIds   []int64 `protobuf:"varint,2,rep,packed,name=endpoint_ids,json=endpointIds,proto3" json:"endpoint_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePortalLinkRequest) Reset() {
+	*x = CreatePortalLinkRequest{}
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePortalLinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePortalLinkRequest) ProtoMessage() {}
+
+func (x *CreatePortalLinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePortalLinkRequest.ProtoReflect.Descriptor instead.
+func (*CreatePortalLinkRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CreatePortalLinkRequest) GetTtl() int64 {
+	if x != nil && x.Ttl != nil {
+		return *x.Ttl
+	}
+	return 0
+}
+
+func (x *CreatePortalLinkRequest) GetEndpointIds() []int64 {
+	if x != nil {
+		return x.EndpointIds
+	}
+	return nil
+}
+
+type PortalLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown once. Its token stands behind the #, which browsers send to nobody.
+	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortalLink) Reset() {
+	*x = PortalLink{}
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortalLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortalLink) ProtoMessage() {}
+
+func (x *PortalLink) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortalLink.ProtoReflect.Descriptor instead.
+func (*PortalLink) Descriptor() ([]byte, []int) {
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PortalLink) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *PortalLink) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 var File_sametick_webhooks_v1_webhooks_proto protoreflect.FileDescriptor
 
 const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
@@ -3183,7 +3291,16 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"#\n" +
 	"\x11GetAttemptRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id2\xd9\x11\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"[\n" +
+	"\x17CreatePortalLinkRequest\x12\x15\n" +
+	"\x03ttl\x18\x01 \x01(\x03H\x00R\x03ttl\x88\x01\x01\x12!\n" +
+	"\fendpoint_ids\x18\x02 \x03(\x03R\vendpointIdsB\x06\n" +
+	"\x04_ttl\"Y\n" +
+	"\n" +
+	"PortalLink\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xbe\x12\n" +
 	"\x0eWebhookService\x12c\n" +
 	"\x0eCreateEndpoint\x12+.sametick.webhooks.v1.CreateEndpointRequest\x1a$.sametick.webhooks.v1.EndpointSecret\x12W\n" +
 	"\vGetEndpoint\x12(.sametick.webhooks.v1.GetEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12h\n" +
@@ -3208,7 +3325,8 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"\fSkipDelivery\x12).sametick.webhooks.v1.SkipDeliveryRequest\x1a\x1e.sametick.webhooks.v1.Delivery\x12e\n" +
 	"\fListAttempts\x12).sametick.webhooks.v1.ListAttemptsRequest\x1a*.sametick.webhooks.v1.ListAttemptsResponse\x12T\n" +
 	"\n" +
-	"GetAttempt\x12'.sametick.webhooks.v1.GetAttemptRequest\x1a\x1d.sametick.webhooks.v1.AttemptBKZIgithub.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1;webhooksv1b\x06proto3"
+	"GetAttempt\x12'.sametick.webhooks.v1.GetAttemptRequest\x1a\x1d.sametick.webhooks.v1.Attempt\x12c\n" +
+	"\x10CreatePortalLink\x12-.sametick.webhooks.v1.CreatePortalLinkRequest\x1a .sametick.webhooks.v1.PortalLinkBKZIgithub.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1;webhooksv1b\x06proto3"
 
 var (
 	file_sametick_webhooks_v1_webhooks_proto_rawDescOnce sync.Once
@@ -3222,7 +3340,7 @@ func file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP() []byte {
 	return file_sametick_webhooks_v1_webhooks_proto_rawDescData
 }
 
-var file_sametick_webhooks_v1_webhooks_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_sametick_webhooks_v1_webhooks_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_sametick_webhooks_v1_webhooks_proto_goTypes = []any{
 	(*Endpoint)(nil),                 // 0: sametick.webhooks.v1.Endpoint
 	(*EndpointAuth)(nil),             // 1: sametick.webhooks.v1.EndpointAuth
@@ -3261,100 +3379,105 @@ var file_sametick_webhooks_v1_webhooks_proto_goTypes = []any{
 	(*ListAttemptsRequest)(nil),      // 34: sametick.webhooks.v1.ListAttemptsRequest
 	(*ListAttemptsResponse)(nil),     // 35: sametick.webhooks.v1.ListAttemptsResponse
 	(*GetAttemptRequest)(nil),        // 36: sametick.webhooks.v1.GetAttemptRequest
-	nil,                              // 37: sametick.webhooks.v1.Endpoint.HeadersEntry
-	nil,                              // 38: sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
-	nil,                              // 39: sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
-	(*timestamppb.Timestamp)(nil),    // 40: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 41: google.protobuf.FieldMask
-	(*v1.Json)(nil),                  // 42: sametick.wire.v1.Json
+	(*CreatePortalLinkRequest)(nil),  // 37: sametick.webhooks.v1.CreatePortalLinkRequest
+	(*PortalLink)(nil),               // 38: sametick.webhooks.v1.PortalLink
+	nil,                              // 39: sametick.webhooks.v1.Endpoint.HeadersEntry
+	nil,                              // 40: sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
+	nil,                              // 41: sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
+	(*timestamppb.Timestamp)(nil),    // 42: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 43: google.protobuf.FieldMask
+	(*v1.Json)(nil),                  // 44: sametick.wire.v1.Json
 }
 var file_sametick_webhooks_v1_webhooks_proto_depIdxs = []int32{
-	37, // 0: sametick.webhooks.v1.Endpoint.headers:type_name -> sametick.webhooks.v1.Endpoint.HeadersEntry
-	40, // 1: sametick.webhooks.v1.Endpoint.disabled_at:type_name -> google.protobuf.Timestamp
-	40, // 2: sametick.webhooks.v1.Endpoint.failing_since:type_name -> google.protobuf.Timestamp
-	40, // 3: sametick.webhooks.v1.Endpoint.created_at:type_name -> google.protobuf.Timestamp
-	40, // 4: sametick.webhooks.v1.Endpoint.updated_at:type_name -> google.protobuf.Timestamp
-	40, // 5: sametick.webhooks.v1.Endpoint.archived_at:type_name -> google.protobuf.Timestamp
-	38, // 6: sametick.webhooks.v1.CreateEndpointRequest.headers:type_name -> sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
+	39, // 0: sametick.webhooks.v1.Endpoint.headers:type_name -> sametick.webhooks.v1.Endpoint.HeadersEntry
+	42, // 1: sametick.webhooks.v1.Endpoint.disabled_at:type_name -> google.protobuf.Timestamp
+	42, // 2: sametick.webhooks.v1.Endpoint.failing_since:type_name -> google.protobuf.Timestamp
+	42, // 3: sametick.webhooks.v1.Endpoint.created_at:type_name -> google.protobuf.Timestamp
+	42, // 4: sametick.webhooks.v1.Endpoint.updated_at:type_name -> google.protobuf.Timestamp
+	42, // 5: sametick.webhooks.v1.Endpoint.archived_at:type_name -> google.protobuf.Timestamp
+	40, // 6: sametick.webhooks.v1.CreateEndpointRequest.headers:type_name -> sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
 	1,  // 7: sametick.webhooks.v1.CreateEndpointRequest.auth:type_name -> sametick.webhooks.v1.EndpointAuth
 	0,  // 8: sametick.webhooks.v1.EndpointSecret.endpoint:type_name -> sametick.webhooks.v1.Endpoint
 	0,  // 9: sametick.webhooks.v1.ListEndpointsResponse.data:type_name -> sametick.webhooks.v1.Endpoint
-	39, // 10: sametick.webhooks.v1.UpdateEndpointRequest.headers:type_name -> sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
+	41, // 10: sametick.webhooks.v1.UpdateEndpointRequest.headers:type_name -> sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
 	1,  // 11: sametick.webhooks.v1.UpdateEndpointRequest.auth:type_name -> sametick.webhooks.v1.EndpointAuth
-	41, // 12: sametick.webhooks.v1.UpdateEndpointRequest.update_mask:type_name -> google.protobuf.FieldMask
+	43, // 12: sametick.webhooks.v1.UpdateEndpointRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 13: sametick.webhooks.v1.ExportEndpointsResponse.data:type_name -> sametick.webhooks.v1.Endpoint
-	40, // 14: sametick.webhooks.v1.GetEndpointStatsRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 15: sametick.webhooks.v1.EndpointStats.oldest:type_name -> google.protobuf.Timestamp
-	42, // 16: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
-	40, // 17: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 18: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 19: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
-	40, // 20: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
+	42, // 14: sametick.webhooks.v1.GetEndpointStatsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 15: sametick.webhooks.v1.EndpointStats.oldest:type_name -> google.protobuf.Timestamp
+	44, // 16: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
+	42, // 17: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 18: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 19: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
+	42, // 20: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
 	23, // 21: sametick.webhooks.v1.ListReplaysResponse.data:type_name -> sametick.webhooks.v1.Replay
-	40, // 22: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
-	40, // 23: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
-	40, // 24: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
-	40, // 25: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	40, // 26: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	42, // 22: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
+	42, // 23: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
+	42, // 24: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
+	42, // 25: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	42, // 26: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
 	27, // 27: sametick.webhooks.v1.ListDeliveriesResponse.data:type_name -> sametick.webhooks.v1.Delivery
-	42, // 28: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
-	42, // 29: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
-	40, // 30: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	40, // 31: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	40, // 32: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
-	40, // 33: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
+	44, // 28: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
+	44, // 29: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
+	42, // 30: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	42, // 31: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	42, // 32: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
+	42, // 33: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
 	33, // 34: sametick.webhooks.v1.ListAttemptsResponse.data:type_name -> sametick.webhooks.v1.Attempt
-	2,  // 35: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
-	4,  // 36: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
-	5,  // 37: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
-	7,  // 38: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
-	8,  // 39: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
-	9,  // 40: sametick.webhooks.v1.WebhookService.RestoreEndpoint:input_type -> sametick.webhooks.v1.RestoreEndpointRequest
-	10, // 41: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
-	11, // 42: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
-	12, // 43: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
-	14, // 44: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
-	15, // 45: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
-	17, // 46: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
-	19, // 47: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
-	21, // 48: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
-	22, // 49: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
-	24, // 50: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
-	26, // 51: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
-	28, // 52: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
-	30, // 53: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
-	31, // 54: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
-	32, // 55: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
-	34, // 56: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
-	36, // 57: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
-	3,  // 58: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
-	0,  // 59: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	6,  // 60: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
-	0,  // 61: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 62: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 63: sametick.webhooks.v1.WebhookService.RestoreEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 64: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 65: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	13, // 66: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
-	3,  // 67: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
-	16, // 68: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
-	18, // 69: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.TestEndpointResponse
-	20, // 70: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
-	23, // 71: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
-	23, // 72: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
-	25, // 73: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
-	23, // 74: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
-	29, // 75: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
-	27, // 76: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
-	27, // 77: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
-	27, // 78: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
-	35, // 79: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
-	33, // 80: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
-	58, // [58:81] is the sub-list for method output_type
-	35, // [35:58] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	42, // 35: sametick.webhooks.v1.PortalLink.expires_at:type_name -> google.protobuf.Timestamp
+	2,  // 36: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
+	4,  // 37: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
+	5,  // 38: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
+	7,  // 39: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
+	8,  // 40: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
+	9,  // 41: sametick.webhooks.v1.WebhookService.RestoreEndpoint:input_type -> sametick.webhooks.v1.RestoreEndpointRequest
+	10, // 42: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
+	11, // 43: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
+	12, // 44: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
+	14, // 45: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
+	15, // 46: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
+	17, // 47: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
+	19, // 48: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
+	21, // 49: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
+	22, // 50: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
+	24, // 51: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
+	26, // 52: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
+	28, // 53: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
+	30, // 54: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
+	31, // 55: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
+	32, // 56: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
+	34, // 57: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
+	36, // 58: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
+	37, // 59: sametick.webhooks.v1.WebhookService.CreatePortalLink:input_type -> sametick.webhooks.v1.CreatePortalLinkRequest
+	3,  // 60: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
+	0,  // 61: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	6,  // 62: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
+	0,  // 63: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 64: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 65: sametick.webhooks.v1.WebhookService.RestoreEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 66: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 67: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	13, // 68: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
+	3,  // 69: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
+	16, // 70: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
+	18, // 71: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.TestEndpointResponse
+	20, // 72: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
+	23, // 73: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
+	23, // 74: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
+	25, // 75: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
+	23, // 76: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
+	29, // 77: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
+	27, // 78: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
+	27, // 79: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
+	27, // 80: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
+	35, // 81: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
+	33, // 82: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
+	38, // 83: sametick.webhooks.v1.WebhookService.CreatePortalLink:output_type -> sametick.webhooks.v1.PortalLink
+	60, // [60:84] is the sub-list for method output_type
+	36, // [36:60] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_sametick_webhooks_v1_webhooks_proto_init() }
@@ -3380,13 +3503,14 @@ func file_sametick_webhooks_v1_webhooks_proto_init() {
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[33].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[34].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[35].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_webhooks_v1_webhooks_proto_rawDesc), len(file_sametick_webhooks_v1_webhooks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

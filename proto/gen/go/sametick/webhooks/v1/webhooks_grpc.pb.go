@@ -44,6 +44,7 @@ const (
 	WebhookService_SkipDelivery_FullMethodName      = "/sametick.webhooks.v1.WebhookService/SkipDelivery"
 	WebhookService_ListAttempts_FullMethodName      = "/sametick.webhooks.v1.WebhookService/ListAttempts"
 	WebhookService_GetAttempt_FullMethodName        = "/sametick.webhooks.v1.WebhookService/GetAttempt"
+	WebhookService_CreatePortalLink_FullMethodName  = "/sametick.webhooks.v1.WebhookService/CreatePortalLink"
 )
 
 // WebhookServiceClient is the client API for WebhookService service.
@@ -90,6 +91,10 @@ type WebhookServiceClient interface {
 	SkipDelivery(ctx context.Context, in *SkipDeliveryRequest, opts ...grpc.CallOption) (*Delivery, error)
 	ListAttempts(ctx context.Context, in *ListAttemptsRequest, opts ...grpc.CallOption) (*ListAttemptsResponse, error)
 	GetAttempt(ctx context.Context, in *GetAttemptRequest, opts ...grpc.CallOption) (*Attempt, error)
+	// CreatePortalLink makes a link to a page on which whoever has it manages the organisation's endpoints, or some of
+	// them, and reads what became of deliveries. It ends at its time, and before that with whatever it was made by: the
+	// session, the API key, the user or their scope webhooks:manage.
+	CreatePortalLink(ctx context.Context, in *CreatePortalLinkRequest, opts ...grpc.CallOption) (*PortalLink, error)
 }
 
 type webhookServiceClient struct {
@@ -330,6 +335,16 @@ func (c *webhookServiceClient) GetAttempt(ctx context.Context, in *GetAttemptReq
 	return out, nil
 }
 
+func (c *webhookServiceClient) CreatePortalLink(ctx context.Context, in *CreatePortalLinkRequest, opts ...grpc.CallOption) (*PortalLink, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PortalLink)
+	err := c.cc.Invoke(ctx, WebhookService_CreatePortalLink_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WebhookServiceServer is the server API for WebhookService service.
 // All implementations must embed UnimplementedWebhookServiceServer
 // for forward compatibility.
@@ -374,6 +389,10 @@ type WebhookServiceServer interface {
 	SkipDelivery(context.Context, *SkipDeliveryRequest) (*Delivery, error)
 	ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error)
 	GetAttempt(context.Context, *GetAttemptRequest) (*Attempt, error)
+	// CreatePortalLink makes a link to a page on which whoever has it manages the organisation's endpoints, or some of
+	// them, and reads what became of deliveries. It ends at its time, and before that with whatever it was made by: the
+	// session, the API key, the user or their scope webhooks:manage.
+	CreatePortalLink(context.Context, *CreatePortalLinkRequest) (*PortalLink, error)
 	mustEmbedUnimplementedWebhookServiceServer()
 }
 
@@ -452,6 +471,9 @@ func (UnimplementedWebhookServiceServer) ListAttempts(context.Context, *ListAtte
 }
 func (UnimplementedWebhookServiceServer) GetAttempt(context.Context, *GetAttemptRequest) (*Attempt, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAttempt not implemented")
+}
+func (UnimplementedWebhookServiceServer) CreatePortalLink(context.Context, *CreatePortalLinkRequest) (*PortalLink, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreatePortalLink not implemented")
 }
 func (UnimplementedWebhookServiceServer) mustEmbedUnimplementedWebhookServiceServer() {}
 func (UnimplementedWebhookServiceServer) testEmbeddedByValue()                        {}
@@ -888,6 +910,24 @@ func _WebhookService_GetAttempt_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WebhookService_CreatePortalLink_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreatePortalLinkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).CreatePortalLink(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_CreatePortalLink_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).CreatePortalLink(ctx, req.(*CreatePortalLinkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WebhookService_ServiceDesc is the grpc.ServiceDesc for WebhookService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -986,6 +1026,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetAttempt",
 			Handler:    _WebhookService_GetAttempt_Handler,
+		},
+		{
+			MethodName: "CreatePortalLink",
+			Handler:    _WebhookService_CreatePortalLink_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
