@@ -32,6 +32,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
 	"github.com/sametick/sametick/services/api-gateway/internal/oidc"
+	"github.com/sametick/sametick/services/api-gateway/internal/portal"
 	"github.com/sametick/sametick/services/api-gateway/internal/proofs"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
@@ -243,7 +244,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
-			webhooks.WithPortals(g.signer, g.config.PublicURL).Register(r)
+			webhooks.WithPortals(g.signer, g.config.PublicURL, portal.Path).Register(r)
 			prompts.Register(r)
 		}})
 	g.add(g.grpc)

@@ -14,9 +14,6 @@ import (
 	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 )
 
-// PortalPath is where the page is that a portal link leads to.
-const PortalPath = "/api/portal/"
-
 // PortalMethods are those that a portal link's token may call, and nothing else may it. What reaches past endpoints and
 // what became of their deliveries is not among them: making more links, reading events (TryEndpoint), sending what
 // happened before (ReplayEndpoint) and exporting.
@@ -54,8 +51,8 @@ type PortalSigner interface {
 }
 
 // WithPortals completes the links that the other process has recorded: this one has the key that signs. public is the
-// address under which browsers reach the REST side; empty for the one that the call came to.
-func (f *Forward) WithPortals(s PortalSigner, public string) *Forward {
+// address under which browsers reach the REST side, empty for the one that the call came to; page is the path there.
+func (f *Forward) WithPortals(s PortalSigner, public, page string) *Forward {
 	f.finish = map[string]func(context.Context, any, proto.Message) error{
 		webhooksv1.WebhookService_CreatePortalLink_FullMethodName: func(ctx context.Context, req any, answer proto.Message) error {
 			asked, _ := req.(*webhooksv1.CreatePortalLinkRequest)
@@ -75,7 +72,7 @@ func (f *Forward) WithPortals(s PortalSigner, public string) *Forward {
 				origin = c.origin
 			}
 			// Behind the #: browsers send that to no server, so no log and no Referer has it.
-			link.Url = strings.TrimSuffix(origin, "/") + PortalPath + "#token=" + token
+			link.Url = strings.TrimSuffix(origin, "/") + page + "#token=" + token
 			return nil
 		},
 	}
