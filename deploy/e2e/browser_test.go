@@ -236,6 +236,14 @@ func (b *browser) open(url string) {
 	b.do(b.page, "Page.navigate", map[string]any{"url": url}, nil)
 }
 
+// reload loads the page anew, and waits until the old one is gone.
+func (b *browser) reload() {
+	b.t.Helper()
+	b.eval(`window.old = true`)
+	b.do(b.page, "Page.reload", nil, nil)
+	b.until("another document", `window.old === undefined`)
+}
+
 // until waits for an expression to be true.
 func (b *browser) until(what, expression string) {
 	b.t.Helper()

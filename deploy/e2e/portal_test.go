@@ -157,8 +157,8 @@ func (p *portal) browse(t *testing.T, link, limited string, good, bad int64, ref
 		p.call("GET", fmt.Sprintf("/api/webhooks/endpoints/%d/stats", bad), nil, &b)
 		return a.Attempts == 3 && b.Attempts >= 3
 	})
-	c.eval(`location.reload()`)
-	c.text("100 %")
+	c.reload()
+	c.until("the numbers of both", `document.querySelectorAll("a.card dl.stats").length === 2 && document.body.innerText.includes("100 %")`)
 	fits("overview")
 
 	// By the keyboard alone: to the form, and back by its link.
@@ -276,7 +276,7 @@ func (p *portal) browse(t *testing.T, link, limited string, good, bad int64, ref
 	status, text, err := p.ask(t.Context(), http.MethodPost, "/api/auth/logout", "", map[string]any{"refresh_token": refresh}, nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status, text)
-	c.eval(`location.reload()`)
+	c.reload()
 	c.text("This link no longer works")
 	c.text("Ask whoever gave it to you for a new link.")
 	fits("ended")

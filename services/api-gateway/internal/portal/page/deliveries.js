@@ -8,7 +8,7 @@ function badge(status) {
 }
 
 // words are what causes mean; those that are not here say it themselves.
-const words = { status: "refused by its status", dns: "name not found", blocked: "address not allowed", connect: "no connection", tls: "TLS failed", timeout: "took too long", event_gone: "event no longer kept" };
+const words = { status: "answered with an error", dns: "name not found", blocked: "address not allowed", connect: "no connection", tls: "TLS failed", timeout: "took too long", event_gone: "event no longer kept" };
 
 function pretty(value) {
   if (value === null || value === undefined) return "";
@@ -54,7 +54,7 @@ export function deliveries(endpoint) {
     const inside = h("div", {});
     const open = h("details", { class: "delivery", ontoggle: () => { if (open.open) attempts(inside, d).catch(failed); } },
       h("summary", {}, badge(d.status),
-        h("span", { class: "break" }, d.event_type, d.trigger !== "event" && h("span", { class: "soft" }, ` · ${d.trigger}`),
+        h("span", { class: "break" }, d.event_type, !["event", "test"].includes(d.trigger) && h("span", { class: "soft" }, ` · ${d.trigger}`),
           d.cause && h("span", { class: "soft" }, ` · ${words[d.cause] ?? d.cause.replaceAll("_", " ")}`)),
         h("span", { class: "soft when" }, time(d.created_at))),
       h("div", { class: "inside" },

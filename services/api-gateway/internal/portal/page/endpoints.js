@@ -22,7 +22,7 @@ function fact(term, value) { return h("div", {}, h("dt", {}, term), h("dd", {}, 
 function stats(s) {
   const rate = s.success_rate;
   return h("dl", { class: "stats" },
-    fact("Success", rate === null ? "–" : `${(rate * 100).toFixed(rate === 1 ? 0 : 1)} %`),
+    fact("Success", rate === null ? "–" : `${(rate * 100).toFixed(rate === 1 || rate === 0 ? 0 : 1)} %`),
     fact("Attempts", s.attempts.toLocaleString()),
     fact("Waiting", s.backlog.toLocaleString()),
     fact("p50", duration(s.latency_p50)), fact("p95", duration(s.latency_p95)), fact("p99", duration(s.latency_p99)));
@@ -120,7 +120,7 @@ function settings(e) {
     ["Authentication", e.auth === "none" ? "" : e.auth],
     ["Public keys", e.public_keys.join(" ")],
   ];
-  return h("dl", { class: "settings" }, rows.filter(([, value]) => value).map(([term, value]) => h("div", { class: "row" }, h("dt", { class: "soft" }, term), h("dd", { class: "break" }, value))));
+  return h("dl", { class: "settings" }, rows.filter(([, value]) => value).map(([term, value]) => h("div", {}, h("dt", { class: "soft" }, term), h("dd", { class: "break" }, value))));
 }
 
 export async function detail(main, id) {

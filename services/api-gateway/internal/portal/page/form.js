@@ -57,7 +57,7 @@ function form(main, before, title, back, send) {
       field("auth", "Authentication", kind), credentials,
       field("ordered", "Strictly in order: a failing delivery holds up those behind it", h("input", { type: "checkbox", checked: was.ordered })),
       field("asymmetric", "Sign with Ed25519 as well", h("input", { type: "checkbox", checked: was.asymmetric }))),
-    h("div", { class: "row" }, h("p", {}, submit, " ", h("a", { class: "button", href: back }, "Cancel"))));
+    h("div", { class: "row" }, submit, h("a", { class: "button", href: back }, "Cancel")));
 
   function content() {
     const now = {

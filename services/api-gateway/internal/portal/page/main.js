@@ -52,7 +52,8 @@ async function route() {
 function arrive() {
   const claims = about();
   if (!claims) return;
-  until.textContent = `Link works until ${claims.until.toLocaleTimeString(undefined, { timeStyle: "short" })}`;
+  const today = claims.until.toDateString() === new Date().toDateString();
+  until.textContent = `Link works until ${claims.until.toLocaleString(undefined, { dateStyle: today ? undefined : "medium", timeStyle: "short" })}`;
   clearTimeout(expiry);
   expiry = setTimeout(forget, Math.max(0, claims.until - Date.now()));
 }
