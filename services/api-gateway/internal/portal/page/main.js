@@ -18,10 +18,10 @@ function over() {
 }
 
 const views = [
-  [/^#\/new$/, () => create(main)],
-  [/^#\/(\d+)$/, (id) => detail(main, id)],
-  [/^#\/(\d+)\/edit$/, (id) => edit(main, id)],
-  [/^/, () => overview(main)],
+  [/^#\/new$/, create],
+  [/^#\/(\d+)$/, detail],
+  [/^#\/(\d+)\/edit$/, edit],
+  [/^/, overview],
 ];
 
 // route shows what the address says.
@@ -32,16 +32,18 @@ async function route() {
   for (const [pattern, view] of views) {
     const found = pattern.exec(location.hash);
     if (!found) continue;
-    main.setAttribute("aria-busy", "true");
+    const place = h("div", { "aria-busy": "true" }); // of this view alone: one that comes late must not replace the next
+    show(main, place);
     try {
-      await view(...found.slice(1));
+      await view(place, ...found.slice(1));
     } catch (err) {
       if (!err.ended) {
-        show(main, h("p", { class: "problem", role: "alert" }, err.message), h("a", { class: "button", href: "#/" }, "All endpoints"));
+        show(place, h("p", { class: "problem", role: "alert" }, err.message), h("a", { class: "button", href: "#/" }, "All endpoints"));
       }
     }
-    main.removeAttribute("aria-busy");
-    const heading = main.querySelector("h1");
+    if (!place.isConnected) return undefined;
+    place.removeAttribute("aria-busy");
+    const heading = place.querySelector("h1");
     document.title = heading ? `${heading.textContent} – Webhooks` : "Webhooks";
     return undefined;
   }
