@@ -51,7 +51,7 @@ func testPortal(t *testing.T, b *bench) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusNotFound, status, text)
 	p.token = token
-	res, err := http.Get(address) //nolint:noctx // of a server of the test's
+	res, err := http.Get(address)
 	require.NoError(t, err)
 	page, err := io.ReadAll(res.Body)
 	require.NoError(t, err)

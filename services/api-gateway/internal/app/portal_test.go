@@ -153,7 +153,7 @@ func TestPortalAddress(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := startWithWebhooks(t, c.change)
-			req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/api/webhooks/portal", strings.NewReader("{}"))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/webhooks/portal", strings.NewReader("{}"))
 			require.NoError(t, err)
 			req.Host = c.host
 			req.Header.Set("Authorization", "Bearer "+s.a.APIKey)
