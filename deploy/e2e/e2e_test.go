@@ -30,6 +30,7 @@ func TestTheSuite(t *testing.T) {
 	require.True(t, t.Run("emit", func(t *testing.T) { testEmit(t, b, listener) }))
 	require.True(t, t.Run("import", func(t *testing.T) { testImport(t, b, listener) }))
 	require.True(t, t.Run("webhooks", func(t *testing.T) { testWebhooks(t, b) }))
+	require.True(t, t.Run("portal", func(t *testing.T) { testPortal(t, b) }))
 	require.True(t, t.Run("prompts", func(t *testing.T) { testPrompts(t, b) }))
 	require.True(t, t.Run("terminate each service under load", func(t *testing.T) { testTerminate(t, b, listener) }))
 	require.True(t, t.Run("counts agree", func(t *testing.T) { testCounts(t, b, listener) }))

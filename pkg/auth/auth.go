@@ -75,6 +75,8 @@ type Principal struct {
 	SessionID string
 	// IssuedAt is when the token was signed, in whole milliseconds; zero for an API key.
 	IssuedAt time.Time
+	// Portal is set for who calls by the link to a portal; nobody else has it, and they have no scopes.
+	Portal *Portal
 }
 
 type contextKey struct{}

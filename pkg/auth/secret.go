@@ -13,6 +13,7 @@ const (
 	RefreshTokenPrefix = "str_"
 	InvitationPrefix   = "sti_"
 	ResetPrefix        = "stp_"
+	PortalPrefix       = "stw_"
 )
 
 // secretBytes is the entropy of a secret: nobody guesses 256 bits, so a plain hash of it suffices.

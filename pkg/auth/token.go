@@ -38,6 +38,8 @@ type claims struct {
 	// IssuedMillis is iat to the millisecond: a token must be told from one that a revocation has ended
 	// in the same second.
 	IssuedMillis int64 `json:"iat_ms,omitempty"`
+	// Endpoints are those that a portal token is for.
+	Endpoints []int64 `json:"endpoints,omitempty"`
 }
 
 // Signer makes access tokens. Safe for concurrent use.
@@ -67,14 +69,22 @@ func (s *Signer) PublicKey() string {
 // see it: with IssuedAt, ExpiresAt and a fresh TokenID.
 func (s *Signer) Sign(p Principal, ttl time.Duration) (string, Principal, error) {
 	p.IssuedAt = s.now().Truncate(time.Millisecond)
-	now := p.IssuedAt.Truncate(time.Second)
-	p.ExpiresAt, p.TokenID = now.Add(ttl), NewSecret("")[:22]
+	p.ExpiresAt = p.IssuedAt.Truncate(time.Second).Add(ttl)
+	return s.sign(p, audience)
+}
+
+// sign makes a token for an audience; the principal says when it is issued and ends.
+func (s *Signer) sign(p Principal, audience string) (string, Principal, error) {
+	p.TokenID = NewSecret("")[:22]
 	c := claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: p.Subject, ID: p.TokenID,
-			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
+			IssuedAt: jwt.NewNumericDate(p.IssuedAt.Truncate(time.Second)), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
 		},
 		Org: p.OrgID, Scope: p.Scopes.String(), User: p.UserID, Session: p.SessionID, IssuedMillis: p.IssuedAt.UnixMilli(),
+	}
+	if p.Portal != nil {
+		c.Endpoints = p.Portal.Endpoints
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, c)
 	token.Header["kid"] = s.kid
@@ -87,11 +97,12 @@ func (s *Signer) Sign(p Principal, ttl time.Duration) (string, Principal, error)
 
 // Verifier tells whose an access token is. Safe for concurrent use.
 type Verifier struct {
-	keys   map[string]ed25519.PublicKey
-	order  []string
-	parser *jwt.Parser
-	now    func() time.Time
-	known  verified
+	keys                 map[string]ed25519.PublicKey
+	order                []string
+	parser, portalParser *jwt.Parser
+	now                  func() time.Time
+	// What has been verified: of access tokens, and of portal tokens, which must never be taken for one another.
+	known, portals verified
 }
 
 // Option changes a Verifier.
@@ -122,16 +133,23 @@ func NewVerifier(keys string, opts ...Option) (*Verifier, error) {
 		v.order = append(v.order, kid)
 	}
 	// EdDSA and nothing else: what the token's header says never picks the algorithm (RFC 8725, 3.1).
-	v.parser = jwt.NewParser(
-		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithLeeway(leeway),
-		jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(o.now))
+	parser := func(audience string) *jwt.Parser {
+		return jwt.NewParser(
+			jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithLeeway(leeway),
+			jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired(),
+			jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(o.now))
+	}
+	v.parser, v.portalParser = parser(audience), parser(portalAudience)
 	return v, nil
 }
 
 // Verify tells whose the token is. Its errors are of kind Unauthenticated, with reason TOKEN_MISSING,
 // TOKEN_MALFORMED, TOKEN_EXPIRED or TOKEN_INVALID (forged, of another key, issuer or algorithm).
 func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
+	return v.verify(token, v.parser, &v.known, (*claims).principal)
+}
+
+func (v *Verifier) verify(token string, parser *jwt.Parser, known *verified, principal func(*claims) Principal) (Principal, error) {
 	if token == "" {
 		return Principal{}, ErrMissing()
 	}
@@ -140,11 +158,11 @@ func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
 	}
 	// Past its expiry a known token is parsed again, which says so.
 	key := sha256.Sum256([]byte(token))
-	if p, ok := v.known.find(key, v.now()); ok {
+	if p, ok := known.find(key, v.now()); ok {
 		return p, nil
 	}
 	var c claims
-	if _, err := v.parser.ParseWithClaims(token, &c, v.key); err != nil {
+	if _, err := parser.ParseWithClaims(token, &c, v.key); err != nil {
 		switch {
 		case errors.Is(err, jwt.ErrTokenMalformed):
 			return Principal{}, refuse("TOKEN_MALFORMED", "the access token is no JWT", err)
@@ -154,8 +172,7 @@ func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
 			return Principal{}, refuse("TOKEN_INVALID", "the access token is not valid here", err)
 		}
 	}
-	p := Principal{OrgID: c.Org, UserID: c.User, Subject: c.Subject, Scopes: ScopesOf(strings.Fields(c.Scope)...),
-		ExpiresAt: c.ExpiresAt.Time, TokenID: c.ID, SessionID: c.Session, IssuedAt: c.issuedAt()}
+	p := principal(&c)
 	kind, id, ok := ParseSubject(c.Subject)
 	if !ok || c.Org <= 0 || (c.User != nil && *c.User <= 0) {
 		return Principal{}, refuse("TOKEN_INVALID", "the access token is not valid here", nil)
@@ -163,8 +180,13 @@ func (v *Verifier) Verify(_ context.Context, token string) (Principal, error) {
 	if kind == SubjectUser {
 		p.UserID = &id
 	}
-	v.known.keep(key, p)
+	known.keep(key, p)
 	return p, nil
+}
+
+func (c *claims) principal() Principal {
+	return Principal{OrgID: c.Org, UserID: c.User, Subject: c.Subject, Scopes: ScopesOf(strings.Fields(c.Scope)...),
+		ExpiresAt: c.ExpiresAt.Time, TokenID: c.ID, SessionID: c.Session, IssuedAt: c.issuedAt()}
 }
 
 // issuedAt is iat_ms, or iat of a token from before there was one.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
@@ -24,6 +25,18 @@ type Caller struct {
 	// IP and UserAgent are those of the client; empty when unknown.
 	IP        string `json:"ip,omitempty"`
 	UserAgent string `json:"user_agent,omitempty"`
+	// ExpiresAt ends what the caller has shown; nil for what a session renews, and for what has no end.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	// Portal is set for who calls by a portal link, without any scope.
+	Portal *Portal `json:"portal,omitempty"`
+}
+
+// Portal is what a portal link is for.
+type Portal struct {
+	// ID is the link's.
+	ID string `json:"id"`
+	// Endpoints are the ids of the webhook endpoints; empty means all of the organisation.
+	Endpoints []int64 `json:"endpoints,omitempty"`
 }
 
 // WithCaller makes a client's calls of ctx say for whom they are. Request id and trace travel by themselves.

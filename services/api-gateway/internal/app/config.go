@@ -22,6 +22,7 @@ type Config struct {
 	RelayAddr        string         `env:"RELAY_ADDR" help:"gRPC address of outbox-relay" allowed:"host:port"`
 	WebhookAddr      string         `env:"WEBHOOK_ADDR" help:"gRPC address of webhook-worker" allowed:"host:port"`
 	PromptAddr       string         `env:"PROMPT_ADDR" help:"gRPC address of prompt-worker, which reviews writes" allowed:"host:port"`
+	PublicURL        string         `env:"PUBLIC_URL" help:"address under which browsers reach the REST API, for the links that it gives; by default the one that a call came to" allowed:"https://api.example.com"`
 	SSEURL           string         `env:"SSE_URL" help:"HTTP address of sse-gateway" allowed:"http://host:port"`
 	StreamSilence    time.Duration  `env:"STREAM_SILENCE" help:"an event stream on which sse-gateway sends nothing for so long, not even a heartbeat, is ended" allowed:"1s or more, and more than sse-gateway's HEARTBEAT_INTERVAL"`
 	SigningKey       config.Secret  `env:"TOKEN_SIGNING_KEY,required" help:"key that signs access tokens" allowed:"kid:base64 of an Ed25519 seed of 32 bytes"`
@@ -64,6 +65,10 @@ func (c *Config) Validate() []config.Problem {
 	}
 	if u, err := url.Parse(c.SSEURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		add("SSE_URL", "want http://host:port")
+	}
+	if u, err := url.Parse(c.PublicURL); c.PublicURL != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" ||
+		u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		add("PUBLIC_URL", "want https://host[:port][/path]")
 	}
 	if c.StreamSilence < time.Second {
 		add("STREAM_SILENCE", "want 1s or more")

@@ -33,6 +33,7 @@ import (
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/identity"
 	"github.com/sametick/sametick/services/api-gateway/internal/oidc"
+	"github.com/sametick/sametick/services/api-gateway/internal/portal"
 	"github.com/sametick/sametick/services/api-gateway/internal/proofs"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 	"github.com/sametick/sametick/services/api-gateway/internal/rest"
@@ -78,6 +79,7 @@ type gateway struct {
 	keys     *identity.KeyCache
 	checker  *identity.Checker
 	verifier *auth.Verifier
+	signer   *auth.Signer
 	// What follows a change, of anything, of who may call, of a type.
 	changed, revoked, retyped *again
 	// secret is what the gRPC side knows the REST side of this process by.
@@ -170,8 +172,8 @@ func (g *gateway) buildSiblings(context.Context) (err error) {
 }
 
 func (g *gateway) buildServices(context.Context) error {
-	signer, err := auth.ParseSigner(g.config.SigningKey.Reveal())
-	if err != nil {
+	var err error
+	if g.signer, err = auth.ParseSigner(g.config.SigningKey.Reveal()); err != nil {
 		return err
 	}
 	if g.verifier, err = auth.NewVerifier(g.config.PublicKeys); err != nil {
@@ -190,7 +192,7 @@ func (g *gateway) buildServices(context.Context) error {
 	writer := g.reviewed()
 	g.records = records.NewService(writer, g.store, review.NewExporter(g.store, writer), registry, g.changed.ask, g.revoked.ask)
 	g.identity = identity.NewService(identity.Stores{Users: g.store, Sessions: g.store, Passwords: g.store, Throttle: g.store,
-		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, signer, identity.Settings{
+		Keys: g.store, Members: g.store, Roles: g.store}, g.records, g.keys, g.checker, g.signer, identity.Settings{
 		AccessTTL: g.config.AccessTTL, RefreshTTL: g.config.RefreshTTL, KeyTTL: keyTTL, InvitationTTL: g.config.InvitationTTL,
 		ResetTTL: g.config.ResetTTL, ParallelHashes: runtime.GOMAXPROCS(0),
 	}, g.changed.ask, g.revoked.ask)
@@ -242,7 +244,7 @@ func (g *gateway) buildGRPC(context.Context) error {
 			typesv1.RegisterTypeServiceServer(r, grpcapi.NewTypes(g.types))
 			identityv1.RegisterIdentityServiceServer(r, grpcapi.NewIdentity(g.identity, g.verifier.PublicKeys()))
 			identityv1.RegisterDirectoryServiceServer(r, grpcapi.NewDirectory(g.identity, g.records))
-			webhooks.Register(r)
+			webhooks.WithPortals(g.signer, g.config.PublicURL, portal.Path).Register(r)
 			prompts.Register(r)
 		}})
 	g.add(g.grpc)

@@ -21,6 +21,7 @@ import (
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
 	typesv1 "github.com/sametick/sametick/proto/gen/go/sametick/types/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/records"
 )
@@ -33,6 +34,8 @@ const (
 	UserAgentKey = "sametick-user-agent"
 	// IfMatchKey is a version, or empty.
 	IfMatchKey = "sametick-if-match"
+	// OriginKey is the address that the call came to, as its client wrote it: https://api.example.com.
+	OriginKey = "sametick-origin"
 )
 
 const (
@@ -122,11 +125,15 @@ func Requirements() map[string]string {
 // TokenVerifier tells whose an access token is.
 type TokenVerifier interface {
 	Verify(ctx context.Context, token string) (auth.Principal, error)
+	// VerifyPortal is for the tokens of portal links.
+	VerifyPortal(ctx context.Context, token string) (auth.Principal, error)
 }
 
 // KeyFinder tells whose an API key is.
 type KeyFinder interface {
 	Find(ctx context.Context, secret string) (auth.Principal, error)
+	// Fresh is Find that believes no earlier answer.
+	Fresh(ctx context.Context, secret string) (auth.Principal, error)
 }
 
 // Access lets in who may call. Safe for concurrent use.
@@ -184,8 +191,19 @@ func (a *Access) admit(ctx context.Context, method string) (context.Context, err
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	c := caller{call: a.origin(ctx, md)}
-	if scope != anyone {
-		p, err := a.Principal(ctx, auth.Bearer(first(md, "authorization")))
+	if a.isGateway(md) {
+		c.origin = first(md, OriginKey)
+	}
+	token := auth.Bearer(first(md, "authorization"))
+	switch {
+	case auth.IsPortal(token):
+		p, err := a.admitPortal(ctx, method, token)
+		if err != nil {
+			return nil, err
+		}
+		c.principal, c.call.OrgID, c.call.ActorID = p, p.OrgID, p.UserID
+	case scope != anyone:
+		p, err := a.caller(ctx, method, token)
 		if err != nil {
 			return nil, err
 		}
@@ -226,8 +244,11 @@ func (a *Access) isGateway(md metadata.MD) bool {
 	return a.gateway != "" && subtle.ConstantTimeCompare([]byte(first(md, GatewayKey)), []byte(a.gateway)) == 1
 }
 
-// Principal tells whose a bearer token is: an access token or an API key.
-func (a *Access) Principal(ctx context.Context, token string) (auth.Principal, error) {
+// caller tells whose a bearer token is: an access token or an API key.
+func (a *Access) caller(ctx context.Context, method, token string) (auth.Principal, error) {
+	if auth.IsAPIKey(token) && method == webhooksv1.WebhookService_CreatePortalLink_FullMethodName {
+		return a.keys.Fresh(ctx, token) // the link would live on after a secret that was rotated meanwhile
+	}
 	if strings.HasPrefix(token, auth.APIKeyPrefix) {
 		return a.keys.Find(ctx, token)
 	}
@@ -281,6 +302,8 @@ type callerKey struct{}
 type caller struct {
 	principal auth.Principal
 	call      records.Call
+	// origin is the address that the call came to over REST; empty over gRPC.
+	origin string
 }
 
 func callerOf(ctx context.Context) caller {

@@ -2,6 +2,8 @@ package grpcapi_test
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +49,14 @@ func (h holder) Verify(_ context.Context, token string) (auth.Principal, error) 
 	return auth.Principal{OrgID: 1, Subject: "user:1", Scopes: auth.Scopes(h)}, nil
 }
 
+func (h holder) VerifyPortal(context.Context, string) (auth.Principal, error) {
+	return auth.Principal{OrgID: 1, Subject: "user:1", TokenID: "link", Portal: &auth.Portal{}}, nil
+}
+
+func (h holder) Fresh(ctx context.Context, secret string) (auth.Principal, error) {
+	return h.Verify(ctx, secret)
+}
+
 func (h holder) Find(ctx context.Context, secret string) (auth.Principal, error) {
 	return h.Verify(ctx, secret)
 }
@@ -83,6 +93,31 @@ func TestEveryMethodNeedsItsScope(t *testing.T) {
 		require.NoError(t, call("t", auth.ScopesOf(scope)), method)
 	}
 	require.Equal(t, 7, public, "login, refresh, logout, exchange, reset, accept, signing keys")
+}
+
+// The token of a portal link calls the methods for webhook endpoints and no other of all that there are, also none that
+// needs no token. The control is another token, with every scope.
+func TestPortalTokensOpenNothingElse(t *testing.T) {
+	access := grpcapi.NewAccess(holder(0xffff), holder(0xffff), "secret", nil)
+	call := func(method, token string) error {
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+token))
+		_, err := access.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil })
+		streamed := access.Stream(nil, quiet{ctx}, &grpc.StreamServerInfo{FullMethod: method}, func(any, grpc.ServerStream) error { return nil })
+		require.Equal(t, errs.KindOf(err), errs.KindOf(streamed), method)
+		return err
+	}
+	open := 0
+	for _, method := range methods() {
+		require.NoError(t, call(method, "t"), "the control: %s", method)
+		if slices.Contains(grpcapi.PortalMethods(), method) {
+			open++
+			require.True(t, strings.HasPrefix(method, "/sametick.webhooks.v1.WebhookService/"))
+			require.NoError(t, call(method, auth.PortalPrefix+"t"), method)
+			continue
+		}
+		require.Equal(t, "PORTAL_TOKEN", errs.From(call(method, auth.PortalPrefix+"t")).Reason, method)
+	}
+	require.Equal(t, len(grpcapi.PortalMethods()), open)
 }
 
 // A template's version is a number of its own, not what a change was made from: an If-Match is refused there, as where

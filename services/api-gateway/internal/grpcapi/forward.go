@@ -57,6 +57,8 @@ type Forward struct {
 	process string
 	conn    grpc.ClientConnInterface
 	desc    grpc.ServiceDesc
+	// finish completes answers, by full method name.
+	finish map[string]func(ctx context.Context, req any, answer proto.Message) error
 }
 
 // NewForward makes the service that desc describes. process is the other's name, for callers who find it down. The
@@ -96,6 +98,11 @@ func (f *Forward) handler(method string, in, out protoreflect.MessageType) grpc.
 		if err := f.call(ctx, method, req, answer); err != nil {
 			return nil, err
 		}
+		if finish := f.finish[method]; finish != nil {
+			if err := finish(ctx, req, answer); err != nil {
+				return nil, err
+			}
+		}
 		return answer, nil
 	}
 	return func(srv any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
@@ -112,8 +119,12 @@ func (f *Forward) handler(method string, in, out protoreflect.MessageType) grpc.
 
 func (f *Forward) call(ctx context.Context, method string, req any, answer proto.Message) error {
 	c := callerOf(ctx)
-	out := rpc.WithCaller(ctx, rpc.Caller{OrgID: c.call.OrgID, UserID: c.principal.UserID, Subject: c.principal.Subject,
-		Scopes: c.principal.Scopes.String(), IP: c.call.IP, UserAgent: c.call.UserAgent})
+	caller := rpc.Caller{OrgID: c.call.OrgID, UserID: c.principal.UserID, Subject: c.principal.Subject,
+		Scopes: c.principal.Scopes.String(), IP: c.call.IP, UserAgent: c.call.UserAgent, ExpiresAt: endOf(c.principal)}
+	if portal := c.principal.Portal; portal != nil {
+		caller.Portal = &rpc.Portal{ID: c.principal.TokenID, Endpoints: portal.Endpoints}
+	}
+	out := rpc.WithCaller(ctx, caller)
 	var keys []string
 	for _, key := range metadata.ValueFromIncomingContext(ctx, idempotency.Key) {
 		keys = append(keys, idempotency.Key, key)

@@ -34,6 +34,7 @@ type StandingFinder interface {
 // Verifier tells whose a signed token is.
 type Verifier interface {
 	Verify(ctx context.Context, token string) (auth.Principal, error)
+	VerifyPortal(ctx context.Context, token string) (auth.Principal, error)
 }
 
 // Checker verifies access tokens and lets them do what their user still may: a signature cannot be taken
@@ -84,6 +85,23 @@ func (c *Checker) Verify(ctx context.Context, token string) (auth.Principal, err
 		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_REVOKED", "the access token has been revoked, log in again")
 	}
 	p.Scopes &= standing.Scopes
+	return p, nil
+}
+
+// VerifyPortal tells whose the token of a portal link is. It ends with what it was made by: the session, the user, the key
+// or its secret, or the scope that making it needed. Errors are those of Verify.
+func (c *Checker) VerifyPortal(ctx context.Context, token string) (auth.Principal, error) {
+	p, err := c.own.VerifyPortal(ctx, token)
+	if err != nil {
+		return p, err
+	}
+	standing, err := c.standing(ctx, p)
+	switch {
+	case err != nil:
+		return auth.Principal{}, err
+	case !standing.Active, p.IssuedAt.Before(standing.NotBefore), !standing.Scopes.Has(auth.WebhooksManage):
+		return auth.Principal{}, errs.New(errs.Unauthenticated, "TOKEN_REVOKED", "the link no longer works, ask for a new one")
+	}
 	return p, nil
 }
 

@@ -35,6 +35,38 @@ func (s signed) Verify(context.Context, string) (auth.Principal, error) {
 	return auth.Principal(s), nil
 }
 
+func (s signed) VerifyPortal(context.Context, string) (auth.Principal, error) {
+	p := auth.Principal(s)
+	p.Scopes, p.Portal = 0, &auth.Portal{}
+	return p, nil
+}
+
+func TestPortalStandsWithItsMaker(t *testing.T) {
+	now := time.Date(2026, 4, 12, 0, 0, 0, 0, time.UTC)
+	p := signed{OrgID: 1, Subject: "user:7", SessionID: "s", IssuedAt: now}
+	good := Standing{Active: true, Scopes: auth.ScopesOf(auth.WebhooksManage)}
+	for name, change := range map[string]func(*Standing){
+		"":          func(*Standing) {},
+		"ended":     func(s *Standing) { s.Active = false },
+		"scope":     func(s *Standing) { s.Scopes = auth.ScopesOf(auth.AllScopes()...) &^ auth.ScopesOf(auth.WebhooksManage) },
+		"not since": func(s *Standing) { s.NotBefore = now.Add(time.Millisecond) },
+	} {
+		standing := good
+		change(&standing)
+		got, err := NewChecker(p, nil, &register{standing: standing}, func() time.Time { return now }).VerifyPortal(t.Context(), "")
+		if name == "" {
+			require.NoError(t, err)
+			require.Zero(t, got.Scopes)
+			require.NotNil(t, got.Portal)
+			continue
+		}
+		require.True(t, errs.HasReason(err, "TOKEN_REVOKED"), name)
+		require.Zero(t, got)
+	}
+	_, err := NewChecker(p, nil, &register{err: errors.New("down")}, func() time.Time { return now }).VerifyPortal(t.Context(), "")
+	require.Error(t, err, "who cannot be asked lets nobody in")
+}
+
 func TestStandingIsAskedAgain(t *testing.T) {
 	now := time.Date(2026, 4, 12, 0, 0, 0, 0, time.UTC)
 	r := &register{standing: Standing{Active: true, Scopes: auth.ScopesOf(auth.EventsRead)}}

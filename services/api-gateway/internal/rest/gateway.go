@@ -32,6 +32,7 @@ import (
 	workflowv1 "github.com/sametick/sametick/proto/gen/go/sametick/workflow/v1"
 	"github.com/sametick/sametick/services/api-gateway/internal/grpcapi"
 	"github.com/sametick/sametick/services/api-gateway/internal/openapi"
+	"github.com/sametick/sametick/services/api-gateway/internal/portal"
 )
 
 const (
@@ -85,6 +86,9 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	if gw.docs, err = openapi.New(grpcapi.Requirements()); err != nil {
 		return nil, err
 	}
+	if gw.portal, err = portal.New(); err != nil {
+		return nil, err
+	}
 	gw.exports = &exports{gateway: gw, client: recordsv1.NewRecordServiceClient(o.Conn)}
 	gw.mux = mux
 	return gw, nil
@@ -95,6 +99,7 @@ type gateway struct {
 	problems *problems
 	exports  *exports
 	docs     http.Handler
+	portal   http.Handler
 	mux      http.Handler
 }
 
@@ -120,12 +125,12 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.options.Stream.ServeHTTP(w, r)
 		return
 	}
-	if openapi.Serves(r.URL.Path) {
+	if pages := g.pages(r.URL.Path); pages != nil {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			g.problems.method(w, r, http.MethodGet, http.MethodHead)
 			return
 		}
-		g.docs.ServeHTTP(w, r)
+		pages.ServeHTTP(w, r)
 		return
 	}
 	if r.Method == http.MethodHead && r.URL.Path != auditExportPath {
@@ -152,6 +157,17 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, limit), limit: limit}
 	g.mux.ServeHTTP(w, r)
+}
+
+// pages gives what serves a path of a page, which is the same for everybody; nil for all others.
+func (g *gateway) pages(path string) http.Handler {
+	switch {
+	case openapi.Serves(path):
+		return g.docs
+	case portal.Serves(path):
+		return g.portal
+	}
+	return nil
 }
 
 // incoming passes on what the gRPC side reads, and nothing else that a stranger sends.
@@ -185,5 +201,6 @@ func (g *gateway) metadata(ctx context.Context, r *http.Request) metadata.MD {
 		grpcapi.ClientIPKey, clientIP(r, g.options.Proxies),
 		grpcapi.UserAgentKey, grpcapi.Printable(r.UserAgent()),
 		grpcapi.IfMatchKey, ifMatch(r),
+		grpcapi.OriginKey, origin(r, g.options.Proxies),
 	)
 }

@@ -120,6 +120,7 @@ func webhookRoutes() map[string]route {
 		"GET /api/webhooks/endpoints/{id}":                {message: &webhooksv1.GetEndpointRequest{}},
 		"PATCH /api/webhooks/endpoints/{id}":              {message: &webhooksv1.UpdateEndpointRequest{}},
 		"DELETE /api/webhooks/endpoints/{id}":             {message: &webhooksv1.ArchiveEndpointRequest{}},
+		"POST /api/webhooks/endpoints/{id}:restore":       {message: &webhooksv1.RestoreEndpointRequest{}},
 		"POST /api/webhooks/endpoints/{id}:enable":        {message: &webhooksv1.EnableEndpointRequest{}},
 		"POST /api/webhooks/endpoints/{id}:disable":       {message: &webhooksv1.DisableEndpointRequest{}},
 		"POST /api/webhooks/endpoints:export":             {message: &webhooksv1.ExportEndpointsRequest{}},
@@ -137,6 +138,7 @@ func webhookRoutes() map[string]route {
 		"POST /api/webhooks/deliveries/{id}:skip":         {message: &webhooksv1.SkipDeliveryRequest{}},
 		"GET /api/webhooks/attempts":                      {message: &webhooksv1.ListAttemptsRequest{}, pages: paging.Standard},
 		"GET /api/webhooks/attempts/{id}":                 {message: &webhooksv1.GetAttemptRequest{}},
+		"POST /api/webhooks/portal":                       {message: &webhooksv1.CreatePortalLinkRequest{}},
 	}
 }
 

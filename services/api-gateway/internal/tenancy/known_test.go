@@ -169,6 +169,8 @@ func otherRoutes() map[string]string {
 		"/api/events/stream": "services/sse-gateway/internal/sse, tenancy_test.go",
 		"/api/openapi.json":  "the same for everybody, without a token",
 		"/api/docs":          "the same for everybody, without a token",
+		"/api/portal":        "the same for everybody, without a token",
+		"/api/portal/":       "the same for everybody, without a token",
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRoutes reads every path that packages rest and openapi write out: each is a route of a method, which TestWalk
+// TestRoutes reads every path that packages rest, openapi and portal write out: each is a route of a method, which TestWalk
 // walks, or otherRoutes says where it is tested.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,9 @@ func TestRoutes(t *testing.T) {
 	require.NoError(t, err)
 	more, err := filepath.Glob("../openapi/*.go")
 	require.NoError(t, err)
-	files = append(files, more...)
+	pages, err := filepath.Glob("../portal/*.go")
+	require.NoError(t, err)
+	files = append(append(files, more...), pages...)
 	found := map[string]bool{}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {

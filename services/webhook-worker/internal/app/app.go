@@ -217,7 +217,11 @@ func (w *worker) build() (err error) {
 	if w.guard, err = w.c.Egress.Guard(); err != nil {
 		return err
 	}
-	if w.sender, err = httpsend.New(httpsend.Options{Guard: w.guard, Timeout: w.c.AttemptTimeout, Stats: w.metrics}); err != nil {
+	authorities, err := roots(w.c.CAFile)
+	if err != nil {
+		return err
+	}
+	if w.sender, err = httpsend.New(httpsend.Options{Guard: w.guard, Timeout: w.c.AttemptTimeout, RootCAs: authorities, Stats: w.metrics}); err != nil {
 		return err
 	}
 	w.store = store.New(w.pool).Worker(w.ring)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -83,8 +84,11 @@ func (r relay) Wake(context.Context, *relayv1.WakeRequest) (*relayv1.WakeRespons
 	return &relayv1.WakeResponse{}, nil
 }
 
-func start(t *testing.T) *service {
-	s := &service{db: workertest.Database(t), log: streamtest.NewLog(), ops: freeAddr(t), keys: keyring.Generate("one")}
+func start(t *testing.T) *service { return startWith(t, nil) }
+
+// startWith is start with more in the environment.
+func startWith(t *testing.T, more map[string]string) *service {
+	s := &service{db: workertest.Database(t), log: streamtest.NewLog(), keys: keyring.Generate("one")}
 	redis := redistest.New(t)
 	s.publisher = streamtest.NewPublisher(t, s.log, redis.URL, redis)
 	server := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: telemetry.NewLogger(io.Discard, "relay", nil), Registry: prometheus.NewRegistry(),
@@ -94,11 +98,13 @@ func start(t *testing.T) *service {
 		}})
 	require.NoError(t, server.Start(t.Context()))
 	t.Cleanup(func() { require.NoError(t, server.Stop(context.WithoutCancel(t.Context()))) })
-	api := freeAddr(t)
+	api := freeAddr(t) // and the next one: late, as connections made meanwhile may be given the port
+	s.ops = freeAddr(t)
 	env := map[string]string{
 		"DATABASE_URL": s.db.URLAs(t, workertest.Role), "REDIS_URL": redis.URL, "INTERNAL_TOKEN": token, "GRPC_ADDR": api, "OPS_ADDR": s.ops,
 		"RELAY_ADDR": server.Addr(), "ENCRYPTION_KEYS": s.keys, "EGRESS_ALLOW": "127.0.0.1", "EGRESS_HTTP": "true",
 	}
+	maps.Copy(env, more)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	code := make(chan int, 1)
 	go func() { code <- app.Run(ctx, nil, func(k string) string { return env[k] }, &s.out) }()

@@ -20,6 +20,7 @@ type Config struct {
 	RelayAddr        string        `env:"RELAY_ADDR" envDefault:"127.0.0.1:9091" help:"gRPC of outbox-relay: for what Redis no longer has, and to wake it" allowed:"host:port"`
 	AttemptTimeout   time.Duration `env:"ATTEMPT_TIMEOUT" envDefault:"15s" help:"how long an attempt may take whole: connecting, TLS, request and answer" allowed:"1s or more"`
 	LeaseTTL         time.Duration `env:"LEASE_TTL" envDefault:"30s" help:"how long a crashed replica's share waits for another one" allowed:"at least 1.5 times ATTEMPT_TIMEOUT and 3s"`
+	CAFile           string        `env:"WEBHOOK_CA_FILE" help:"certificates of authorities that receivers are believed by, beside the system's" allowed:"path of a PEM file"`
 	AttemptRetention time.Duration `env:"ATTEMPT_RETENTION" envDefault:"720h" help:"how long the history of attempts is kept, in whole days" allowed:"0s for ever, or 24h or more"`
 	PerEndpoint      int           `env:"MAX_IN_FLIGHT_PER_ENDPOINT" envDefault:"32" help:"attempts under way at an endpoint; it begins with 1 and each success allows one more" allowed:"1 or more"`
 	PerOrg           int           `env:"MAX_IN_FLIGHT_PER_ORG" envDefault:"512" help:"attempts under way at the endpoints of an organisation" allowed:"1 or more"`
@@ -38,6 +39,9 @@ func (c *Config) Validate() []config.Problem {
 		if !ok {
 			p = append(p, config.Problem{Name: name, Text: text})
 		}
+	}
+	if _, err := roots(c.CAFile); err != nil {
+		check(false, "WEBHOOK_CA_FILE", "cannot be used: "+err.Error())
 	}
 	check(c.AttemptTimeout >= time.Second, "ATTEMPT_TIMEOUT", "is too short: want 1s or more")
 	// A lease is renewed after a third of its time; what is left then must be enough for an attempt.

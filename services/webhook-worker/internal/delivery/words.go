@@ -7,8 +7,10 @@ const EndpointType = "webhook_endpoint"
 // of the shard, in the order of positions, what it has changed in the same transaction. They are events as any other,
 // and may be subscribed to.
 const (
-	ActionEnabled       = "enabled"
-	ActionDisabled      = "disabled"
+	ActionEnabled  = "enabled"
+	ActionDisabled = "disabled"
+	// ActionRestored: it is out of the archive, and gets what comes after this event.
+	ActionRestored      = "restored"
 	ActionSecretRotated = "secret_rotated"
 	// ActionTest is for its endpoint alone, whatever that subscribes to.
 	ActionTest = "test"

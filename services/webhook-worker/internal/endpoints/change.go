@@ -144,6 +144,24 @@ func archive(version *int64) Decide {
 	}
 }
 
+// restore takes an endpoint out of the archive as it was: one that was disabled stays so. The days of failing are counted
+// anew, or one that failed before would be disabled by its first failure.
+func restore(version *int64) Decide {
+	return func(c Current) (*Change, error) {
+		if version != nil && *version != c.Version {
+			return nil, mutable(&c, version)
+		}
+		if c.ArchivedAt == nil {
+			return nil, nil
+		}
+		diff := changes{}
+		diff.put("archived_at", c.ArchivedAt.UTC().Format(event.TimeLayout), nil)
+		ch := c.next(diff, append(phases(event.Update), delivery.ActionRestored)...)
+		ch.Next.ArchivedAt, ch.Next.FailingSince = nil, nil
+		return ch, nil
+	}
+}
+
 // enable is also asked for what is enabled and fails: its days are counted anew.
 func enable(version *int64) Decide {
 	return func(c Current) (*Change, error) {

@@ -60,6 +60,10 @@ type Secret struct {
 type Call struct {
 	OrgID int64
 	outbox.Context
+	// Only are the endpoints that there are for the caller; empty means all of the organisation.
+	Only []int64
+	// Until ends what the caller has shown; nil for nothing that ends.
+	Until *time.Time
 }
 
 // Change is what one transaction writes: the endpoint as it shall be, and the events of what became of it.
@@ -97,11 +101,17 @@ type Store interface {
 	NewID(ctx context.Context) (int64, error)
 	// Create stores a new endpoint. ResourceExhausted, reason TOO_MANY_ENDPOINTS, when the organisation has most already.
 	Create(ctx context.Context, call Call, c Change, most int) (Endpoint, error)
+	// Restore is Change of one that comes out of the archive: ResourceExhausted as Create, and it gets only events after
+	// the last one of the change.
+	Restore(ctx context.Context, call Call, id int64, most int, decide Decide) (Endpoint, error)
 	// Change locks an endpoint and stores what decide makes of it; the answer has the id of the last event, 0 for
 	// none. ErrNotFound when the organisation has no such endpoint.
 	Change(ctx context.Context, call Call, id int64, decide Decide) (Endpoint, int64, error)
 	Get(ctx context.Context, orgID, id int64) (Endpoint, error)
 	List(ctx context.Context, orgID int64, q Query) (list []Endpoint, total int64, err error)
+	// NewPortal records a link to a portal as link makes it of the database's time, with extra in its last event.
+	// ErrNotFound for an id that the organisation does not have.
+	NewPortal(ctx context.Context, call Call, ids []int64, link func(now time.Time) (l PortalLink, extra json.RawMessage)) (PortalLink, error)
 	// Export gives all that are not archived, oldest first, and records what told makes of them.
 	Export(ctx context.Context, call Call, told func([]Endpoint) (extra json.RawMessage)) ([]Endpoint, error)
 }
@@ -113,6 +123,8 @@ type Query struct {
 	Before          int64
 	IncludeArchived bool
 	Enabled         *bool
+	// Only are the ids to select from; empty means all.
+	Only []int64
 }
 
 // ErrNotFound is the one answer for an absent thing and for another organisation's. what is "endpoint", "delivery",

@@ -234,9 +234,20 @@ func (u *Update) apply(s *Settings) {
 	}
 }
 
-// Archive ends an endpoint for good. What is archived already stays as it is.
+// Archive ends an endpoint, until it is restored. What is archived already stays as it is.
 func (s *Service) Archive(ctx context.Context, call Call, id int64, version *int64) (Endpoint, error) {
 	return s.move(ctx, call, id, version, archive)
+}
+
+// Restore takes an endpoint out of the archive: it gets what happens from then on. What is not archived stays as it is.
+func (s *Service) Restore(ctx context.Context, call Call, id int64, version *int64) (Endpoint, error) {
+	f := &faults{}
+	f.id("id", id)
+	f.version(version)
+	if err := f.result(); err != nil {
+		return Endpoint{}, err
+	}
+	return done(s, func() (Endpoint, error) { return s.o.Store.Restore(ctx, call, id, s.o.Most, restore(version)) })
 }
 
 // Enable takes an endpoint up again; Disable ends sending until then.

@@ -255,8 +255,12 @@ func (p *plan) meet(e *delivery.Endpoint) {
 func (f *Feed) touch(ctx context.Context, tx pgx.Tx, s *shard, org *schedule.Org, e *stream.Entry) error {
 	_, action, _ := strings.Cut(e.EventType, ".")
 	switch action {
-	case "post_create", delivery.ActionEnabled:
-		if err := f.Store.BeginEndpoint(ctx, tx, e.OrgID, e.AggregateID, e.Position); err != nil {
+	case "post_create", delivery.ActionEnabled, delivery.ActionRestored:
+		id, err := schedule.EventID(e.Envelope)
+		if err != nil {
+			return err
+		}
+		if err := f.Store.BeginEndpoint(ctx, tx, e.OrgID, e.AggregateID, e.Position, id); err != nil {
 			return err
 		}
 	case "post_update", "post_archive", delivery.ActionDisabled, delivery.ActionSecretRotated,

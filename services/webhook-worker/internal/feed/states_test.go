@@ -10,6 +10,7 @@ import (
 
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/webhook-worker/internal/delivery"
+	"github.com/sametick/sametick/services/webhook-worker/internal/schedule"
 )
 
 // changed changes an endpoint as the API does, with its event.
@@ -44,6 +45,49 @@ func TestClosedWhileWaiting(t *testing.T) {
 	s.changed(1, 2, delivery.ActionEnabled, "enabled = true")
 	s.emit(1, 3)
 	eventually(t, "it goes on", func() bool { return s.count("webhook_attempts WHERE outcome = 'delivered'") == 3 })
+	require.Zero(t, s.count("webhook_queue"))
+}
+
+// What is restored gets what comes after that and nothing else, also when all of its story is read late. The control is
+// one that does not wait for the event that it was restored by.
+func TestRestored(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	restored := func(id int64, wait bool) {
+		e := s.log.Append(1, delivery.EndpointType, delivery.ActionRestored, id, "")
+		eventID, err := schedule.EventID(e.Envelope)
+		require.NoError(t, err)
+		from := any(nil)
+		if wait {
+			from = -eventID
+		}
+		s.exec("UPDATE sametick.webhook_endpoints SET archived_at = NULL, from_position = $2 WHERE id = $1", id, from)
+	}
+	for id := range int64(3) {
+		s.endpoint(1, id+1, "event_types = '{task.*}'")
+	}
+	s.emit(1, 3)
+	for id := range int64(3) {
+		s.changed(1, id+1, "post_archive", "archived_at = now()")
+	}
+	s.emit(1, 5)
+	restored(1, true)
+	restored(2, false)
+	s.emit(1, 7)
+	s.work("a", options{})
+	sent := func(id int) int {
+		return s.count("webhook_attempts WHERE endpoint_id = $1 AND outcome = 'delivered'", id)
+	}
+	eventually(t, "what came after", func() bool { return sent(1) >= 7 && sent(2) >= 15 })
+	restored(3, true) // by a worker that follows
+	s.emit(1, 2)
+	eventually(t, "it goes on", func() bool { return sent(1) == 9 && sent(2) == 17 && sent(3) == 2 })
+	require.Zero(t, s.count("webhook_queue"))
+	s.changed(1, 3, "post_archive", "archived_at = now()")
+	s.emit(1, 1)
+	restored(3, true) // a second time
+	s.emit(1, 4)
+	eventually(t, "once more", func() bool { return sent(3) == 6 })
 	require.Zero(t, s.count("webhook_queue"))
 }
 

@@ -42,7 +42,7 @@ func (s *Server) CreateEndpoint(ctx context.Context, req *webhooksv1.CreateEndpo
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.EndpointSecret, error) {
 		d := endpoints.Draft{Settings: toSettings(req, req.RateLimit), Auth: toAuth(req.GetAuth()), ClientKey: req.GetClientKey(),
 			Secret: req.GetSecret(), Disabled: req.Enabled != nil && !req.GetEnabled()}
-		return withSecret(s.service.Create(ctx, call, d))
+		return withSecret(s.of(call).Create(ctx, call, d))
 	})
 }
 
@@ -56,7 +56,7 @@ func withSecret(e endpoints.Endpoint, secret string, err error) (*webhooksv1.End
 // GetEndpoint implements WebhookService.
 func (s *Server) GetEndpoint(ctx context.Context, req *webhooksv1.GetEndpointRequest) (*webhooksv1.Endpoint, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Endpoint, error) {
-		e, err := s.service.Get(ctx, call.OrgID, req.GetId())
+		e, err := s.of(call).Get(ctx, call.OrgID, req.GetId())
 		return to(e, err, toEndpoint)
 	})
 }
@@ -64,7 +64,7 @@ func (s *Server) GetEndpoint(ctx context.Context, req *webhooksv1.GetEndpointReq
 // ListEndpoints implements WebhookService.
 func (s *Server) ListEndpoints(ctx context.Context, req *webhooksv1.ListEndpointsRequest) (*webhooksv1.ListEndpointsResponse, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.ListEndpointsResponse, error) {
-		list, total, next, err := s.service.List(ctx, call.OrgID, endpoints.Query{IncludeArchived: req.GetIncludeArchived(), Enabled: req.Enabled}, req.Limit, req.GetCursor())
+		list, total, next, err := s.of(call).List(ctx, call.OrgID, endpoints.Query{IncludeArchived: req.GetIncludeArchived(), Enabled: req.Enabled}, req.Limit, req.GetCursor())
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +88,7 @@ func (s *Server) UpdateEndpoint(ctx context.Context, req *webhooksv1.UpdateEndpo
 		if req.UpdateMask == nil {
 			u.Mask = setFields(req.ProtoReflect())
 		}
-		e, err := s.service.Update(ctx, call, u)
+		e, err := s.of(call).Update(ctx, call, u)
 		return to(e, err, toEndpoint)
 	})
 }
@@ -106,30 +106,35 @@ func setFields(m protoreflect.Message) (mask []string) {
 
 // ArchiveEndpoint implements WebhookService.
 func (s *Server) ArchiveEndpoint(ctx context.Context, req *webhooksv1.ArchiveEndpointRequest) (*webhooksv1.Endpoint, error) {
-	return move(ctx, s.service.Archive, req.GetId(), req.Version)
+	return move(ctx, s, (*endpoints.Service).Archive, req.GetId(), req.Version)
+}
+
+// RestoreEndpoint implements WebhookService.
+func (s *Server) RestoreEndpoint(ctx context.Context, req *webhooksv1.RestoreEndpointRequest) (*webhooksv1.Endpoint, error) {
+	return move(ctx, s, (*endpoints.Service).Restore, req.GetId(), req.Version)
 }
 
 // EnableEndpoint implements WebhookService.
 func (s *Server) EnableEndpoint(ctx context.Context, req *webhooksv1.EnableEndpointRequest) (*webhooksv1.Endpoint, error) {
-	return move(ctx, s.service.Enable, req.GetId(), req.Version)
+	return move(ctx, s, (*endpoints.Service).Enable, req.GetId(), req.Version)
 }
 
 // DisableEndpoint implements WebhookService.
 func (s *Server) DisableEndpoint(ctx context.Context, req *webhooksv1.DisableEndpointRequest) (*webhooksv1.Endpoint, error) {
-	return move(ctx, s.service.Disable, req.GetId(), req.Version)
+	return move(ctx, s, (*endpoints.Service).Disable, req.GetId(), req.Version)
 }
 
-func move(ctx context.Context, do func(context.Context, endpoints.Call, int64, *int64) (endpoints.Endpoint, error), id int64, version *int64) (*webhooksv1.Endpoint, error) {
+func move(ctx context.Context, s *Server, do func(*endpoints.Service, context.Context, endpoints.Call, int64, *int64) (endpoints.Endpoint, error), id int64, version *int64) (*webhooksv1.Endpoint, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Endpoint, error) {
-		e, err := do(ctx, call, id, version)
+		e, err := do(s.of(call), ctx, call, id, version)
 		return to(e, err, toEndpoint)
 	})
 }
 
 // ExportEndpoints implements WebhookService.
 func (s *Server) ExportEndpoints(ctx context.Context, _ *webhooksv1.ExportEndpointsRequest) (*webhooksv1.ExportEndpointsResponse, error) {
-	return as(ctx, func(call endpoints.Call) (*webhooksv1.ExportEndpointsResponse, error) {
-		out, err := s.service.Export(ctx, call)
+	return asManager(ctx, func(call endpoints.Call) (*webhooksv1.ExportEndpointsResponse, error) {
+		out, err := s.of(call).Export(ctx, call)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +145,7 @@ func (s *Server) ExportEndpoints(ctx context.Context, _ *webhooksv1.ExportEndpoi
 // RotateSecret implements WebhookService.
 func (s *Server) RotateSecret(ctx context.Context, req *webhooksv1.RotateSecretRequest) (*webhooksv1.EndpointSecret, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.EndpointSecret, error) {
-		return withSecret(s.service.Rotate(ctx, call, req.GetId(), req.Overlap, req.GetSecret()))
+		return withSecret(s.of(call).Rotate(ctx, call, req.GetId(), req.Overlap, req.GetSecret()))
 	})
 }
 

@@ -1,6 +1,7 @@
 package grpcapi_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -337,4 +338,52 @@ func TestIdempotencyKey(t *testing.T) {
 	_, err = a.client.CreateEndpoint(a.keyed("k3"), req)
 	require.NoError(t, err)
 	require.Equal(t, 2, a.count("SELECT count(*) FROM sametick.webhook_endpoints"))
+}
+
+// What is restored is as it was, counts among the endpoints again, and says so by its events.
+func TestRestore(t *testing.T) {
+	a := start(t)
+	e := a.create(nil).GetEndpoint()
+	restore := func(ctx context.Context, version *int64) (*webhooksv1.Endpoint, error) {
+		return a.client.RestoreEndpoint(ctx, &webhooksv1.RestoreEndpointRequest{Id: e.GetId(), Version: version})
+	}
+	same, err := restore(a.as(orgA), nil)
+	require.NoError(t, err)
+	require.True(t, proto.Equal(e, same), "what is not archived stays as it is")
+	_, err = a.client.DisableEndpoint(a.as(orgA), &webhooksv1.DisableEndpointRequest{Id: e.GetId()})
+	require.NoError(t, err)
+	a.exec(`UPDATE sametick.webhook_endpoints SET failing_since = now() - interval '4 days', from_position = 40`)
+	e, err = a.client.ArchiveEndpoint(a.as(orgA), &webhooksv1.ArchiveEndpointRequest{Id: e.GetId()})
+	require.NoError(t, err)
+	_, err = restore(a.as(orgA), proto.Int64(1))
+	require.True(t, errs.HasReason(errs.From(err), "VERSION_MISMATCH"))
+
+	for range 5 { // as many as there may be
+		a.create(nil)
+	}
+	_, err = restore(a.as(orgA), nil)
+	require.True(t, errs.HasReason(errs.From(err), "TOO_MANY_ENDPOINTS"))
+	require.Equal(t, 40, a.count(`SELECT from_position FROM sametick.webhook_endpoints WHERE id = $1`, e.GetId()), "nothing of it stays")
+	a.exec(`UPDATE sametick.webhook_endpoints SET archived_at = now() WHERE id = (SELECT max(id) FROM sametick.webhook_endpoints)`)
+
+	back, err := restore(a.keyed("once"), proto.Int64(e.GetVersion()))
+	require.NoError(t, err)
+	again, err := restore(a.keyed("once"), proto.Int64(e.GetVersion()))
+	require.NoError(t, err)
+	require.True(t, proto.Equal(back, again))
+	require.Nil(t, back.GetArchivedAt())
+	require.False(t, back.GetEnabled(), "disabled it stays")
+	require.Equal(t, "by_hand", back.GetDisabledReason())
+	require.Nil(t, back.GetFailingSince())
+	require.Equal(t, e.GetVersion()+1, back.GetVersion())
+	events := a.eventsOf(e.GetId())
+	require.Equal(t, []string{"pre_create", "post_create", "pre_update", "post_update", "disabled", "pre_archive", "post_archive",
+		"pre_update", "post_update", "restored"}, types(events))
+	require.Equal(t, map[string]any{"archived_at": map[string]any{"before": e.GetArchivedAt().AsTime().Format("2006-01-02T15:04:05.000Z"), "after": nil}},
+		events[8].field(t, "changes"))
+	require.Equal(t, 1, a.count(`SELECT count(*) FROM sametick.audit_entries WHERE aggregate_id = $1 AND action = 'restored'`, e.GetId()))
+	require.Equal(t, -a.count(`SELECT id FROM sametick.events WHERE event_type = 'webhook_endpoint.restored'`),
+		a.count(`SELECT from_position FROM sametick.webhook_endpoints WHERE id = $1`, e.GetId()), "it waits for its own event")
+	_, err = restore(a.as(orgB), nil)
+	require.Equal(t, errs.NotFound, errs.KindOf(err))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -126,6 +127,12 @@ func checkSecret(text string) error {
 func (a *api) as(org int64) context.Context {
 	u := int64(user)
 	return rpc.WithCaller(a.t.Context(), rpc.Caller{OrgID: org, UserID: &u, Subject: "user:77", Scopes: auth.WebhooksManage, IP: "203.0.113.9", UserAgent: "test"})
+}
+
+// byPortal makes calls by the link to a portal of org A's, for some endpoints or all.
+func (a *api) byPortal(only ...int64) context.Context {
+	u := int64(user)
+	return rpc.WithCaller(a.t.Context(), rpc.Caller{OrgID: orgA, UserID: &u, Subject: "user:77", Portal: &rpc.Portal{ID: fmt.Sprint("link", only), Endpoints: only}})
 }
 
 func (a *api) keyed(key string) context.Context {

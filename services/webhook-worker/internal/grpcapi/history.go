@@ -15,7 +15,7 @@ import (
 // GetEndpointStats implements WebhookService.
 func (s *Server) GetEndpointStats(ctx context.Context, req *webhooksv1.GetEndpointStatsRequest) (*webhooksv1.EndpointStats, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.EndpointStats, error) {
-		st, err := s.service.Stats(ctx, call.OrgID, req.GetId(), instant(req.GetSince()))
+		st, err := s.of(call).Stats(ctx, call.OrgID, req.GetId(), instant(req.GetSince()))
 		return to(st, err, toStats)
 	})
 }
@@ -33,7 +33,7 @@ func toStats(s *endpoints.Stats) *webhooksv1.EndpointStats {
 // TestEndpoint implements WebhookService.
 func (s *Server) TestEndpoint(ctx context.Context, req *webhooksv1.TestEndpointRequest) (*webhooksv1.TestEndpointResponse, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.TestEndpointResponse, error) {
-		event, err := s.service.Test(ctx, call, req.GetId())
+		event, err := s.of(call).Test(ctx, call, req.GetId())
 		if err != nil {
 			return nil, err
 		}
@@ -43,8 +43,8 @@ func (s *Server) TestEndpoint(ctx context.Context, req *webhooksv1.TestEndpointR
 
 // TryEndpoint implements WebhookService.
 func (s *Server) TryEndpoint(ctx context.Context, req *webhooksv1.TryEndpointRequest) (*webhooksv1.TryEndpointResponse, error) {
-	return as(ctx, func(call endpoints.Call) (*webhooksv1.TryEndpointResponse, error) {
-		refused, body, err := s.service.Try(ctx, call.OrgID, endpoints.Trial{ID: req.Id, EventID: req.GetEventId(), EventTypes: req.GetEventTypes(),
+	return asManager(ctx, func(call endpoints.Call) (*webhooksv1.TryEndpointResponse, error) {
+		refused, body, err := s.of(call).Try(ctx, call.OrgID, endpoints.Trial{ID: req.Id, EventID: req.GetEventId(), EventTypes: req.GetEventTypes(),
 			Filter: req.Filter, Transform: req.Transform, Format: req.Format})
 		if err != nil {
 			return nil, err
@@ -60,15 +60,15 @@ func (s *Server) TryEndpoint(ctx context.Context, req *webhooksv1.TryEndpointReq
 // RecoverEndpoint implements WebhookService.
 func (s *Server) RecoverEndpoint(ctx context.Context, req *webhooksv1.RecoverEndpointRequest) (*webhooksv1.Replay, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Replay, error) {
-		r, err := s.service.Recover(ctx, call, req.GetId(), instant(req.GetSince()))
+		r, err := s.of(call).Recover(ctx, call, req.GetId(), instant(req.GetSince()))
 		return to(r, err, toReplay)
 	})
 }
 
 // ReplayEndpoint implements WebhookService.
 func (s *Server) ReplayEndpoint(ctx context.Context, req *webhooksv1.ReplayEndpointRequest) (*webhooksv1.Replay, error) {
-	return as(ctx, func(call endpoints.Call) (*webhooksv1.Replay, error) {
-		r, err := s.service.Replay(ctx, call, req.GetId(), req.AfterPosition, instant(req.GetSince()))
+	return asManager(ctx, func(call endpoints.Call) (*webhooksv1.Replay, error) {
+		r, err := s.of(call).Replay(ctx, call, req.GetId(), req.AfterPosition, instant(req.GetSince()))
 		return to(r, err, toReplay)
 	})
 }
@@ -76,7 +76,7 @@ func (s *Server) ReplayEndpoint(ctx context.Context, req *webhooksv1.ReplayEndpo
 // ListReplays implements WebhookService.
 func (s *Server) ListReplays(ctx context.Context, req *webhooksv1.ListReplaysRequest) (*webhooksv1.ListReplaysResponse, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.ListReplaysResponse, error) {
-		list, total, err := s.service.Replays(ctx, call.OrgID, req.GetEndpointId())
+		list, total, err := s.of(call).Replays(ctx, call.OrgID, req.GetEndpointId())
 		if err != nil {
 			return nil, err
 		}
@@ -86,8 +86,8 @@ func (s *Server) ListReplays(ctx context.Context, req *webhooksv1.ListReplaysReq
 
 // CancelReplay implements WebhookService.
 func (s *Server) CancelReplay(ctx context.Context, req *webhooksv1.CancelReplayRequest) (*webhooksv1.Replay, error) {
-	return as(ctx, func(call endpoints.Call) (*webhooksv1.Replay, error) {
-		r, err := s.service.CancelReplay(ctx, call, req.GetId())
+	return asManager(ctx, func(call endpoints.Call) (*webhooksv1.Replay, error) {
+		r, err := s.of(call).CancelReplay(ctx, call, req.GetId())
 		return to(r, err, toReplay)
 	})
 }
@@ -100,7 +100,7 @@ func toReplay(r *endpoints.Replay) *webhooksv1.Replay {
 // ListDeliveries implements WebhookService.
 func (s *Server) ListDeliveries(ctx context.Context, req *webhooksv1.ListDeliveriesRequest) (*webhooksv1.ListDeliveriesResponse, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.ListDeliveriesResponse, error) {
-		list, next, err := s.service.Deliveries(ctx, call.OrgID, endpoints.Filter{EndpointID: req.EndpointId, EventID: req.EventId, EventType: req.GetEventType(),
+		list, next, err := s.of(call).Deliveries(ctx, call.OrgID, endpoints.Filter{EndpointID: req.EndpointId, EventID: req.EventId, EventType: req.GetEventType(),
 			Status: req.GetStatus(), From: instant(req.GetFrom()), To: instant(req.GetTo())}, req.Limit, req.GetCursor())
 		if err != nil {
 			return nil, err
@@ -120,7 +120,7 @@ func cursor(c *endpoints.Cursor) *string {
 // GetDelivery implements WebhookService.
 func (s *Server) GetDelivery(ctx context.Context, req *webhooksv1.GetDeliveryRequest) (*webhooksv1.Delivery, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Delivery, error) {
-		d, err := s.service.Delivery(ctx, call.OrgID, req.GetId())
+		d, err := s.of(call).Delivery(ctx, call.OrgID, req.GetId())
 		return to(d, err, toDelivery)
 	})
 }
@@ -128,7 +128,7 @@ func (s *Server) GetDelivery(ctx context.Context, req *webhooksv1.GetDeliveryReq
 // RedeliverDelivery implements WebhookService.
 func (s *Server) RedeliverDelivery(ctx context.Context, req *webhooksv1.RedeliverDeliveryRequest) (*webhooksv1.Delivery, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Delivery, error) {
-		d, err := s.service.Redeliver(ctx, call, req.GetId())
+		d, err := s.of(call).Redeliver(ctx, call, req.GetId())
 		return to(d, err, toDelivery)
 	})
 }
@@ -136,7 +136,7 @@ func (s *Server) RedeliverDelivery(ctx context.Context, req *webhooksv1.Redelive
 // SkipDelivery implements WebhookService.
 func (s *Server) SkipDelivery(ctx context.Context, req *webhooksv1.SkipDeliveryRequest) (*webhooksv1.Delivery, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Delivery, error) {
-		d, err := s.service.Skip(ctx, call, req.GetId())
+		d, err := s.of(call).Skip(ctx, call, req.GetId())
 		return to(d, err, toDelivery)
 	})
 }
@@ -150,7 +150,7 @@ func toDelivery(d *endpoints.Delivery) *webhooksv1.Delivery {
 // ListAttempts implements WebhookService.
 func (s *Server) ListAttempts(ctx context.Context, req *webhooksv1.ListAttemptsRequest) (*webhooksv1.ListAttemptsResponse, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.ListAttemptsResponse, error) {
-		list, next, err := s.service.Attempts(ctx, call.OrgID, endpoints.Filter{DeliveryID: req.DeliveryId, EndpointID: req.EndpointId, EventID: req.EventId,
+		list, next, err := s.of(call).Attempts(ctx, call.OrgID, endpoints.Filter{DeliveryID: req.DeliveryId, EndpointID: req.EndpointId, EventID: req.EventId,
 			Status: req.GetOutcome(), From: instant(req.GetFrom()), To: instant(req.GetTo())}, req.Limit, req.GetCursor())
 		if err != nil {
 			return nil, err
@@ -162,7 +162,7 @@ func (s *Server) ListAttempts(ctx context.Context, req *webhooksv1.ListAttemptsR
 // GetAttempt implements WebhookService.
 func (s *Server) GetAttempt(ctx context.Context, req *webhooksv1.GetAttemptRequest) (*webhooksv1.Attempt, error) {
 	return as(ctx, func(call endpoints.Call) (*webhooksv1.Attempt, error) {
-		a, err := s.service.Attempt(ctx, call.OrgID, req.GetId())
+		a, err := s.of(call).Attempt(ctx, call.OrgID, req.GetId())
 		return to(a, err, toAttempt)
 	})
 }

@@ -27,8 +27,9 @@ const (
 		e.enabled, e.disabled_reason, e.disabled_at, e.failing_since, e.version, e.created_at, e.updated_at, e.archived_at`
 	endpointByID  = endpointColumns + ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.id = $2`
 	lockEndpoint  = endpointColumns + `, e.client_key_sealed IS NOT NULL, date_trunc('milliseconds', now()) FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.id = $2 FOR UPDATE`
-	endpointWhere = ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND ($2 OR e.archived_at IS NULL) AND ($3::boolean IS NULL OR e.enabled = $3)`
-	listEndpoints = endpointColumns + endpointWhere + ` AND ($4 = 0 OR e.id < $4) ORDER BY e.id DESC LIMIT $5`
+	endpointWhere = ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND ($2 OR e.archived_at IS NULL) AND ($3::boolean IS NULL OR e.enabled = $3)
+		AND ($4::bigint[] = '{}' OR e.id = ANY($4))`
+	listEndpoints = endpointColumns + endpointWhere + ` AND ($5 = 0 OR e.id < $5) ORDER BY e.id DESC LIMIT $6`
 	allEndpoints  = endpointColumns + ` FROM sametick.webhook_endpoints e WHERE e.org_id = $1 AND e.archived_at IS NULL ORDER BY e.id`
 
 	insertEndpoint = `INSERT INTO sametick.webhook_endpoints (org_id, id, url, description, event_types, aggregate_types, aggregate_ids, filter,
@@ -43,6 +44,8 @@ const (
 	addSecret    = `INSERT INTO sametick.webhook_secrets (org_id, endpoint_id, id, kind, sealed, public_key) VALUES ($1, $2, nextval('sametick.webhook_ids'), $3, $4, $5)`
 	endSecrets   = `UPDATE sametick.webhook_secrets SET expires_at = $4 WHERE org_id = $1 AND endpoint_id = $2 AND kind = $3
 		AND (expires_at IS NULL OR expires_at > $4)`
+	// What comes before the event, at whatever position that is, is not sent: see beginSQL.
+	await     = `UPDATE sametick.webhook_endpoints SET from_position = -$3::bigint WHERE org_id = $1 AND id = $2`
 	dropEnded = `DELETE FROM sametick.webhook_secrets WHERE org_id = $1 AND endpoint_id = $2 AND (kind = $3 OR expires_at < now())`
 )
 
@@ -60,19 +63,11 @@ func (s *Store) org(ctx context.Context, orgID int64, fn func(tx pgx.Tx) error) 
 // Create implements endpoints.Store.
 func (s *Store) Create(ctx context.Context, call endpoints.Call, c endpoints.Change, most int) (e endpoints.Endpoint, err error) {
 	err = s.org(ctx, call.OrgID, func(tx pgx.Tx) error {
-		// One at a time in an organisation, or two would both be the last that there is room for.
-		var there int
-		err := tx.QueryRow(ctx, `SELECT count(*) FROM sametick.webhook_endpoints, (SELECT pg_advisory_xact_lock(hashtext('sametick.webhook_endpoints'), $1::int)) l
-			WHERE org_id = $2 AND archived_at IS NULL`, int32(call.OrgID), call.OrgID).Scan(&there)
-		if err != nil {
+		if err := room(ctx, tx, call.OrgID, most); err != nil {
 			return err
 		}
-		if there >= most {
-			return errs.New(errs.ResourceExhausted, "TOO_MANY_ENDPOINTS", "the organisation has as many endpoints as it may have").
-				WithMeta("limit", idText(int64(most)))
-		}
 		n := &c.Next
-		_, err = tx.Exec(ctx, insertEndpoint, append(settingsArgs(call.OrgID, n), n.Enabled, n.DisabledReason)...)
+		_, err := tx.Exec(ctx, insertEndpoint, append(settingsArgs(call.OrgID, n), n.Enabled, n.DisabledReason)...)
 		if err != nil {
 			return err
 		}
@@ -80,6 +75,35 @@ func (s *Store) Create(ctx context.Context, call endpoints.Call, c endpoints.Cha
 			return err
 		}
 		e, err = readEndpoint(tx.QueryRow(ctx, endpointByID, call.OrgID, n.ID))
+		return err
+	})
+	return e, err
+}
+
+// room refuses one endpoint more than most. One at a time in an organisation: else two would both be the last that there
+// is room for.
+func room(ctx context.Context, tx pgx.Tx, orgID int64, most int) error {
+	var there int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM sametick.webhook_endpoints, (SELECT pg_advisory_xact_lock(hashtext('sametick.webhook_endpoints'), $1::int)) l
+		WHERE org_id = $2 AND archived_at IS NULL`, int32(orgID), orgID).Scan(&there)
+	if err == nil && there >= most {
+		err = errs.New(errs.ResourceExhausted, "TOO_MANY_ENDPOINTS", "the organisation has as many endpoints as it may have").
+			WithMeta("limit", idText(int64(most)))
+	}
+	return err
+}
+
+// Restore implements endpoints.Store.
+func (s *Store) Restore(ctx context.Context, call endpoints.Call, id int64, most int, decide endpoints.Decide) (e endpoints.Endpoint, err error) {
+	err = s.org(ctx, call.OrgID, func(tx pgx.Tx) error {
+		var eventID int64
+		if e, eventID, err = change(ctx, tx, call, id, decide); err != nil || eventID == 0 {
+			return err
+		}
+		if err := room(ctx, tx, call.OrgID, most+1); err != nil { // it is among those that are counted
+			return err
+		}
+		_, err := tx.Exec(ctx, await, call.OrgID, id, eventID)
 		return err
 	})
 	return e, err
@@ -220,12 +244,12 @@ func (s *Store) Get(ctx context.Context, orgID, id int64) (e endpoints.Endpoint,
 // List implements endpoints.Store.
 func (s *Store) List(ctx context.Context, orgID int64, q endpoints.Query) (list []endpoints.Endpoint, total int64, err error) {
 	err = s.org(ctx, orgID, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `SELECT count(*)`+endpointWhere, orgID, q.IncludeArchived, q.Enabled).Scan(&total)
+		err := tx.QueryRow(ctx, `SELECT count(*)`+endpointWhere, orgID, q.IncludeArchived, q.Enabled, orEmpty(q.Only)).Scan(&total)
 		if err != nil {
 			return err
 		}
 		list, err = query(ctx, tx, func(row pgx.CollectableRow) (endpoints.Endpoint, error) { return readEndpoint(row) },
-			listEndpoints, orgID, q.IncludeArchived, q.Enabled, q.Before, q.Limit)
+			listEndpoints, orgID, q.IncludeArchived, q.Enabled, orEmpty(q.Only), q.Before, q.Limit)
 		return err
 	})
 	return list, total, err

@@ -31,8 +31,11 @@ SELECT e.org_id, e.id, e.url, e.event_types, e.aggregate_types, e.aggregate_ids,
 	targetsSQL   = targetSQL + ` WHERE e.org_id = ANY($1) AND e.archived_at IS NULL`
 	oneTargetSQL = targetSQL + ` WHERE e.org_id = $1 AND e.id = $2`
 
-	// What begins anew after it was disabled gets only what comes after that, too.
-	beginSQL = `UPDATE sametick.webhook_endpoints SET from_position = greatest(from_position, $3) WHERE org_id = $1 AND id = $2`
+	// What begins anew after it was disabled gets only what comes after that, too. A negative position is the id of the
+	// event that it was restored by: events before that one, such as of its creation, begin nothing when they are read
+	// late. An endpoint's ids are in the order of their positions.
+	beginSQL = `UPDATE sametick.webhook_endpoints SET from_position = greatest(from_position, $3)
+		WHERE org_id = $1 AND id = $2 AND coalesce(from_position, 0) >= -$4::bigint`
 )
 
 // Endpoints gives those of organisations that are not archived, in the worker's transaction.
@@ -54,9 +57,9 @@ func (s *Worker) Endpoint(ctx context.Context, tx pgx.Tx, orgID, id int64) (*del
 	return e, pg.Translate(err)
 }
 
-// BeginEndpoint notes from which position on an endpoint gets events.
-func (s *Worker) BeginEndpoint(ctx context.Context, tx pgx.Tx, orgID, id, position int64) error {
-	_, err := tx.Exec(ctx, beginSQL, orgID, id, position)
+// BeginEndpoint notes from which position on an endpoint gets events: that of one of its own events, which has an id too.
+func (s *Worker) BeginEndpoint(ctx context.Context, tx pgx.Tx, orgID, id, position, eventID int64) error {
+	_, err := tx.Exec(ctx, beginSQL, orgID, id, position, eventID)
 	return err
 }
 

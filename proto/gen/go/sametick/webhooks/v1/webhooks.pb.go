@@ -976,6 +976,58 @@ func (x *ArchiveEndpointRequest) GetVersion() int64 {
 	return 0
 }
 
+type RestoreEndpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Version       *int64                 `protobuf:"varint,2,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreEndpointRequest) Reset() {
+	*x = RestoreEndpointRequest{}
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreEndpointRequest) ProtoMessage() {}
+
+func (x *RestoreEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreEndpointRequest.ProtoReflect.Descriptor instead.
+func (*RestoreEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RestoreEndpointRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RestoreEndpointRequest) GetVersion() int64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
 type EnableEndpointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -986,7 +1038,7 @@ type EnableEndpointRequest struct {
 
 func (x *EnableEndpointRequest) Reset() {
 	*x = EnableEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[9]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1050,7 @@ func (x *EnableEndpointRequest) String() string {
 func (*EnableEndpointRequest) ProtoMessage() {}
 
 func (x *EnableEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[9]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1063,7 @@ func (x *EnableEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableEndpointRequest.ProtoReflect.Descriptor instead.
 func (*EnableEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{9}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EnableEndpointRequest) GetId() int64 {
@@ -1038,7 +1090,7 @@ type DisableEndpointRequest struct {
 
 func (x *DisableEndpointRequest) Reset() {
 	*x = DisableEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[10]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1102,7 @@ func (x *DisableEndpointRequest) String() string {
 func (*DisableEndpointRequest) ProtoMessage() {}
 
 func (x *DisableEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[10]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1115,7 @@ func (x *DisableEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableEndpointRequest.ProtoReflect.Descriptor instead.
 func (*DisableEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{10}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DisableEndpointRequest) GetId() int64 {
@@ -1088,7 +1140,7 @@ type ExportEndpointsRequest struct {
 
 func (x *ExportEndpointsRequest) Reset() {
 	*x = ExportEndpointsRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[11]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1152,7 @@ func (x *ExportEndpointsRequest) String() string {
 func (*ExportEndpointsRequest) ProtoMessage() {}
 
 func (x *ExportEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[11]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1165,7 @@ func (x *ExportEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ExportEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{11}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{12}
 }
 
 type ExportEndpointsResponse struct {
@@ -1128,7 +1180,7 @@ type ExportEndpointsResponse struct {
 
 func (x *ExportEndpointsResponse) Reset() {
 	*x = ExportEndpointsResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[12]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1192,7 @@ func (x *ExportEndpointsResponse) String() string {
 func (*ExportEndpointsResponse) ProtoMessage() {}
 
 func (x *ExportEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[12]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1205,7 @@ func (x *ExportEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ExportEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{12}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExportEndpointsResponse) GetData() []*Endpoint {
@@ -1190,7 +1242,7 @@ type RotateSecretRequest struct {
 
 func (x *RotateSecretRequest) Reset() {
 	*x = RotateSecretRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[13]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1254,7 @@ func (x *RotateSecretRequest) String() string {
 func (*RotateSecretRequest) ProtoMessage() {}
 
 func (x *RotateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[13]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1267,7 @@ func (x *RotateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{13}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateSecretRequest) GetId() int64 {
@@ -1250,7 +1302,7 @@ type GetEndpointStatsRequest struct {
 
 func (x *GetEndpointStatsRequest) Reset() {
 	*x = GetEndpointStatsRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[14]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1314,7 @@ func (x *GetEndpointStatsRequest) String() string {
 func (*GetEndpointStatsRequest) ProtoMessage() {}
 
 func (x *GetEndpointStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[14]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1327,7 @@ func (x *GetEndpointStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEndpointStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetEndpointStatsRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{14}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetEndpointStatsRequest) GetId() int64 {
@@ -1314,7 +1366,7 @@ type EndpointStats struct {
 
 func (x *EndpointStats) Reset() {
 	*x = EndpointStats{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[15]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1378,7 @@ func (x *EndpointStats) String() string {
 func (*EndpointStats) ProtoMessage() {}
 
 func (x *EndpointStats) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[15]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1391,7 @@ func (x *EndpointStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStats.ProtoReflect.Descriptor instead.
 func (*EndpointStats) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{15}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EndpointStats) GetAttempts() int64 {
@@ -1414,7 +1466,7 @@ type TestEndpointRequest struct {
 
 func (x *TestEndpointRequest) Reset() {
 	*x = TestEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[16]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1478,7 @@ func (x *TestEndpointRequest) String() string {
 func (*TestEndpointRequest) ProtoMessage() {}
 
 func (x *TestEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[16]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1491,7 @@ func (x *TestEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestEndpointRequest.ProtoReflect.Descriptor instead.
 func (*TestEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{16}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TestEndpointRequest) GetId() int64 {
@@ -1461,7 +1513,7 @@ type TestEndpointResponse struct {
 
 func (x *TestEndpointResponse) Reset() {
 	*x = TestEndpointResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1525,7 @@ func (x *TestEndpointResponse) String() string {
 func (*TestEndpointResponse) ProtoMessage() {}
 
 func (x *TestEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[17]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1538,7 @@ func (x *TestEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestEndpointResponse.ProtoReflect.Descriptor instead.
 func (*TestEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{17}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TestEndpointResponse) GetEventId() int64 {
@@ -1519,7 +1571,7 @@ type TryEndpointRequest struct {
 
 func (x *TryEndpointRequest) Reset() {
 	*x = TryEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[18]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1583,7 @@ func (x *TryEndpointRequest) String() string {
 func (*TryEndpointRequest) ProtoMessage() {}
 
 func (x *TryEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[18]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1596,7 @@ func (x *TryEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TryEndpointRequest.ProtoReflect.Descriptor instead.
 func (*TryEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{18}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TryEndpointRequest) GetId() int64 {
@@ -1602,7 +1654,7 @@ type TryEndpointResponse struct {
 
 func (x *TryEndpointResponse) Reset() {
 	*x = TryEndpointResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[19]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1666,7 @@ func (x *TryEndpointResponse) String() string {
 func (*TryEndpointResponse) ProtoMessage() {}
 
 func (x *TryEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[19]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1679,7 @@ func (x *TryEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TryEndpointResponse.ProtoReflect.Descriptor instead.
 func (*TryEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{19}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TryEndpointResponse) GetMatches() bool {
@@ -1661,7 +1713,7 @@ type RecoverEndpointRequest struct {
 
 func (x *RecoverEndpointRequest) Reset() {
 	*x = RecoverEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[20]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1725,7 @@ func (x *RecoverEndpointRequest) String() string {
 func (*RecoverEndpointRequest) ProtoMessage() {}
 
 func (x *RecoverEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[20]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1738,7 @@ func (x *RecoverEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverEndpointRequest.ProtoReflect.Descriptor instead.
 func (*RecoverEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{20}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecoverEndpointRequest) GetId() int64 {
@@ -1715,7 +1767,7 @@ type ReplayEndpointRequest struct {
 
 func (x *ReplayEndpointRequest) Reset() {
 	*x = ReplayEndpointRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[21]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1779,7 @@ func (x *ReplayEndpointRequest) String() string {
 func (*ReplayEndpointRequest) ProtoMessage() {}
 
 func (x *ReplayEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[21]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1792,7 @@ func (x *ReplayEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEndpointRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{21}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplayEndpointRequest) GetId() int64 {
@@ -1782,7 +1834,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[22]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1846,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[22]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1859,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{22}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Replay) GetId() int64 {
@@ -1868,7 +1920,7 @@ type ListReplaysRequest struct {
 
 func (x *ListReplaysRequest) Reset() {
 	*x = ListReplaysRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[23]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1932,7 @@ func (x *ListReplaysRequest) String() string {
 func (*ListReplaysRequest) ProtoMessage() {}
 
 func (x *ListReplaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[23]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1945,7 @@ func (x *ListReplaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplaysRequest.ProtoReflect.Descriptor instead.
 func (*ListReplaysRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{23}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListReplaysRequest) GetEndpointId() int64 {
@@ -1914,7 +1966,7 @@ type ListReplaysResponse struct {
 
 func (x *ListReplaysResponse) Reset() {
 	*x = ListReplaysResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[24]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +1978,7 @@ func (x *ListReplaysResponse) String() string {
 func (*ListReplaysResponse) ProtoMessage() {}
 
 func (x *ListReplaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[24]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +1991,7 @@ func (x *ListReplaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplaysResponse.ProtoReflect.Descriptor instead.
 func (*ListReplaysResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{24}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListReplaysResponse) GetData() []*Replay {
@@ -1965,7 +2017,7 @@ type CancelReplayRequest struct {
 
 func (x *CancelReplayRequest) Reset() {
 	*x = CancelReplayRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[25]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2029,7 @@ func (x *CancelReplayRequest) String() string {
 func (*CancelReplayRequest) ProtoMessage() {}
 
 func (x *CancelReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[25]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2042,7 @@ func (x *CancelReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelReplayRequest.ProtoReflect.Descriptor instead.
 func (*CancelReplayRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{25}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelReplayRequest) GetId() int64 {
@@ -2028,7 +2080,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[26]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2092,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[26]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2105,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{26}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Delivery) GetId() int64 {
@@ -2159,7 +2211,7 @@ type ListDeliveriesRequest struct {
 
 func (x *ListDeliveriesRequest) Reset() {
 	*x = ListDeliveriesRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[27]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2223,7 @@ func (x *ListDeliveriesRequest) String() string {
 func (*ListDeliveriesRequest) ProtoMessage() {}
 
 func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[27]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2236,7 @@ func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{27}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListDeliveriesRequest) GetEndpointId() int64 {
@@ -2255,7 +2307,7 @@ type ListDeliveriesResponse struct {
 
 func (x *ListDeliveriesResponse) Reset() {
 	*x = ListDeliveriesResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[28]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2319,7 @@ func (x *ListDeliveriesResponse) String() string {
 func (*ListDeliveriesResponse) ProtoMessage() {}
 
 func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[28]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2332,7 @@ func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{28}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListDeliveriesResponse) GetData() []*Delivery {
@@ -2306,7 +2358,7 @@ type GetDeliveryRequest struct {
 
 func (x *GetDeliveryRequest) Reset() {
 	*x = GetDeliveryRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[29]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2370,7 @@ func (x *GetDeliveryRequest) String() string {
 func (*GetDeliveryRequest) ProtoMessage() {}
 
 func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[29]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2383,7 @@ func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*GetDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{29}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetDeliveryRequest) GetId() int64 {
@@ -2350,7 +2402,7 @@ type RedeliverDeliveryRequest struct {
 
 func (x *RedeliverDeliveryRequest) Reset() {
 	*x = RedeliverDeliveryRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[30]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2414,7 @@ func (x *RedeliverDeliveryRequest) String() string {
 func (*RedeliverDeliveryRequest) ProtoMessage() {}
 
 func (x *RedeliverDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[30]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2427,7 @@ func (x *RedeliverDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeliverDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*RedeliverDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{30}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RedeliverDeliveryRequest) GetId() int64 {
@@ -2394,7 +2446,7 @@ type SkipDeliveryRequest struct {
 
 func (x *SkipDeliveryRequest) Reset() {
 	*x = SkipDeliveryRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[31]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2458,7 @@ func (x *SkipDeliveryRequest) String() string {
 func (*SkipDeliveryRequest) ProtoMessage() {}
 
 func (x *SkipDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[31]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2471,7 @@ func (x *SkipDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*SkipDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{31}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SkipDeliveryRequest) GetId() int64 {
@@ -2463,7 +2515,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[32]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2527,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[32]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2540,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{32}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Attempt) GetId() int64 {
@@ -2629,7 +2681,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[33]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2693,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[33]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2706,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{33}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAttemptsRequest) GetDeliveryId() int64 {
@@ -2724,7 +2776,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[34]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2788,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[34]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2801,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{34}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAttemptsResponse) GetData() []*Attempt {
@@ -2775,7 +2827,7 @@ type GetAttemptRequest struct {
 
 func (x *GetAttemptRequest) Reset() {
 	*x = GetAttemptRequest{}
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[35]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +2839,7 @@ func (x *GetAttemptRequest) String() string {
 func (*GetAttemptRequest) ProtoMessage() {}
 
 func (x *GetAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[35]
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +2852,7 @@ func (x *GetAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttemptRequest.ProtoReflect.Descriptor instead.
 func (*GetAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{35}
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetAttemptRequest) GetId() int64 {
@@ -2808,6 +2860,114 @@ func (x *GetAttemptRequest) GetId() int64 {
 		return x.Id
 	}
 	return 0
+}
+
+type CreatePortalLinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the link works, in seconds: 60 to 86400. Default: 3600. A link that is made by a token of no session ends
+	// with that token at the latest.
+	Ttl *int64 `protobuf:"varint,1,opt,name=ttl,proto3,oneof" json:"ttl,omitempty"`
+	// The endpoints that it is for, 50 at most; empty means all there are and will be.
+	EndpointIds   []int64 `protobuf:"varint,2,rep,packed,name=endpoint_ids,json=endpointIds,proto3" json:"endpoint_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePortalLinkRequest) Reset() {
+	*x = CreatePortalLinkRequest{}
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePortalLinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePortalLinkRequest) ProtoMessage() {}
+
+func (x *CreatePortalLinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePortalLinkRequest.ProtoReflect.Descriptor instead.
+func (*CreatePortalLinkRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CreatePortalLinkRequest) GetTtl() int64 {
+	if x != nil && x.Ttl != nil {
+		return *x.Ttl
+	}
+	return 0
+}
+
+func (x *CreatePortalLinkRequest) GetEndpointIds() []int64 {
+	if x != nil {
+		return x.EndpointIds
+	}
+	return nil
+}
+
+type PortalLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown once. Its token stands behind the #, which browsers send to nobody.
+	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortalLink) Reset() {
+	*x = PortalLink{}
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortalLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortalLink) ProtoMessage() {}
+
+func (x *PortalLink) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_webhooks_v1_webhooks_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortalLink.ProtoReflect.Descriptor instead.
+func (*PortalLink) Descriptor() ([]byte, []int) {
+	return file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PortalLink) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *PortalLink) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
 }
 
 var File_sametick_webhooks_v1_webhooks_proto protoreflect.FileDescriptor
@@ -2941,6 +3101,11 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"\n" +
 	"\b_version\"S\n" +
 	"\x16ArchiveEndpointRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x1d\n" +
+	"\aversion\x18\x02 \x01(\x03H\x00R\aversion\x88\x01\x01B\n" +
+	"\n" +
+	"\b_version\"S\n" +
+	"\x16RestoreEndpointRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x1d\n" +
 	"\aversion\x18\x02 \x01(\x03H\x00R\aversion\x88\x01\x01B\n" +
 	"\n" +
@@ -3126,13 +3291,23 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"#\n" +
 	"\x11GetAttemptRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id2\xf8\x10\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"[\n" +
+	"\x17CreatePortalLinkRequest\x12\x15\n" +
+	"\x03ttl\x18\x01 \x01(\x03H\x00R\x03ttl\x88\x01\x01\x12!\n" +
+	"\fendpoint_ids\x18\x02 \x03(\x03R\vendpointIdsB\x06\n" +
+	"\x04_ttl\"Y\n" +
+	"\n" +
+	"PortalLink\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xbe\x12\n" +
 	"\x0eWebhookService\x12c\n" +
 	"\x0eCreateEndpoint\x12+.sametick.webhooks.v1.CreateEndpointRequest\x1a$.sametick.webhooks.v1.EndpointSecret\x12W\n" +
 	"\vGetEndpoint\x12(.sametick.webhooks.v1.GetEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12h\n" +
 	"\rListEndpoints\x12*.sametick.webhooks.v1.ListEndpointsRequest\x1a+.sametick.webhooks.v1.ListEndpointsResponse\x12]\n" +
 	"\x0eUpdateEndpoint\x12+.sametick.webhooks.v1.UpdateEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12_\n" +
-	"\x0fArchiveEndpoint\x12,.sametick.webhooks.v1.ArchiveEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12]\n" +
+	"\x0fArchiveEndpoint\x12,.sametick.webhooks.v1.ArchiveEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12_\n" +
+	"\x0fRestoreEndpoint\x12,.sametick.webhooks.v1.RestoreEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12]\n" +
 	"\x0eEnableEndpoint\x12+.sametick.webhooks.v1.EnableEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12_\n" +
 	"\x0fDisableEndpoint\x12,.sametick.webhooks.v1.DisableEndpointRequest\x1a\x1e.sametick.webhooks.v1.Endpoint\x12n\n" +
 	"\x0fExportEndpoints\x12,.sametick.webhooks.v1.ExportEndpointsRequest\x1a-.sametick.webhooks.v1.ExportEndpointsResponse\x12_\n" +
@@ -3150,7 +3325,8 @@ const file_sametick_webhooks_v1_webhooks_proto_rawDesc = "" +
 	"\fSkipDelivery\x12).sametick.webhooks.v1.SkipDeliveryRequest\x1a\x1e.sametick.webhooks.v1.Delivery\x12e\n" +
 	"\fListAttempts\x12).sametick.webhooks.v1.ListAttemptsRequest\x1a*.sametick.webhooks.v1.ListAttemptsResponse\x12T\n" +
 	"\n" +
-	"GetAttempt\x12'.sametick.webhooks.v1.GetAttemptRequest\x1a\x1d.sametick.webhooks.v1.AttemptBKZIgithub.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1;webhooksv1b\x06proto3"
+	"GetAttempt\x12'.sametick.webhooks.v1.GetAttemptRequest\x1a\x1d.sametick.webhooks.v1.Attempt\x12c\n" +
+	"\x10CreatePortalLink\x12-.sametick.webhooks.v1.CreatePortalLinkRequest\x1a .sametick.webhooks.v1.PortalLinkBKZIgithub.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1;webhooksv1b\x06proto3"
 
 var (
 	file_sametick_webhooks_v1_webhooks_proto_rawDescOnce sync.Once
@@ -3164,7 +3340,7 @@ func file_sametick_webhooks_v1_webhooks_proto_rawDescGZIP() []byte {
 	return file_sametick_webhooks_v1_webhooks_proto_rawDescData
 }
 
-var file_sametick_webhooks_v1_webhooks_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_sametick_webhooks_v1_webhooks_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_sametick_webhooks_v1_webhooks_proto_goTypes = []any{
 	(*Endpoint)(nil),                 // 0: sametick.webhooks.v1.Endpoint
 	(*EndpointAuth)(nil),             // 1: sametick.webhooks.v1.EndpointAuth
@@ -3175,125 +3351,133 @@ var file_sametick_webhooks_v1_webhooks_proto_goTypes = []any{
 	(*ListEndpointsResponse)(nil),    // 6: sametick.webhooks.v1.ListEndpointsResponse
 	(*UpdateEndpointRequest)(nil),    // 7: sametick.webhooks.v1.UpdateEndpointRequest
 	(*ArchiveEndpointRequest)(nil),   // 8: sametick.webhooks.v1.ArchiveEndpointRequest
-	(*EnableEndpointRequest)(nil),    // 9: sametick.webhooks.v1.EnableEndpointRequest
-	(*DisableEndpointRequest)(nil),   // 10: sametick.webhooks.v1.DisableEndpointRequest
-	(*ExportEndpointsRequest)(nil),   // 11: sametick.webhooks.v1.ExportEndpointsRequest
-	(*ExportEndpointsResponse)(nil),  // 12: sametick.webhooks.v1.ExportEndpointsResponse
-	(*RotateSecretRequest)(nil),      // 13: sametick.webhooks.v1.RotateSecretRequest
-	(*GetEndpointStatsRequest)(nil),  // 14: sametick.webhooks.v1.GetEndpointStatsRequest
-	(*EndpointStats)(nil),            // 15: sametick.webhooks.v1.EndpointStats
-	(*TestEndpointRequest)(nil),      // 16: sametick.webhooks.v1.TestEndpointRequest
-	(*TestEndpointResponse)(nil),     // 17: sametick.webhooks.v1.TestEndpointResponse
-	(*TryEndpointRequest)(nil),       // 18: sametick.webhooks.v1.TryEndpointRequest
-	(*TryEndpointResponse)(nil),      // 19: sametick.webhooks.v1.TryEndpointResponse
-	(*RecoverEndpointRequest)(nil),   // 20: sametick.webhooks.v1.RecoverEndpointRequest
-	(*ReplayEndpointRequest)(nil),    // 21: sametick.webhooks.v1.ReplayEndpointRequest
-	(*Replay)(nil),                   // 22: sametick.webhooks.v1.Replay
-	(*ListReplaysRequest)(nil),       // 23: sametick.webhooks.v1.ListReplaysRequest
-	(*ListReplaysResponse)(nil),      // 24: sametick.webhooks.v1.ListReplaysResponse
-	(*CancelReplayRequest)(nil),      // 25: sametick.webhooks.v1.CancelReplayRequest
-	(*Delivery)(nil),                 // 26: sametick.webhooks.v1.Delivery
-	(*ListDeliveriesRequest)(nil),    // 27: sametick.webhooks.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil),   // 28: sametick.webhooks.v1.ListDeliveriesResponse
-	(*GetDeliveryRequest)(nil),       // 29: sametick.webhooks.v1.GetDeliveryRequest
-	(*RedeliverDeliveryRequest)(nil), // 30: sametick.webhooks.v1.RedeliverDeliveryRequest
-	(*SkipDeliveryRequest)(nil),      // 31: sametick.webhooks.v1.SkipDeliveryRequest
-	(*Attempt)(nil),                  // 32: sametick.webhooks.v1.Attempt
-	(*ListAttemptsRequest)(nil),      // 33: sametick.webhooks.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil),     // 34: sametick.webhooks.v1.ListAttemptsResponse
-	(*GetAttemptRequest)(nil),        // 35: sametick.webhooks.v1.GetAttemptRequest
-	nil,                              // 36: sametick.webhooks.v1.Endpoint.HeadersEntry
-	nil,                              // 37: sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
-	nil,                              // 38: sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
-	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 40: google.protobuf.FieldMask
-	(*v1.Json)(nil),                  // 41: sametick.wire.v1.Json
+	(*RestoreEndpointRequest)(nil),   // 9: sametick.webhooks.v1.RestoreEndpointRequest
+	(*EnableEndpointRequest)(nil),    // 10: sametick.webhooks.v1.EnableEndpointRequest
+	(*DisableEndpointRequest)(nil),   // 11: sametick.webhooks.v1.DisableEndpointRequest
+	(*ExportEndpointsRequest)(nil),   // 12: sametick.webhooks.v1.ExportEndpointsRequest
+	(*ExportEndpointsResponse)(nil),  // 13: sametick.webhooks.v1.ExportEndpointsResponse
+	(*RotateSecretRequest)(nil),      // 14: sametick.webhooks.v1.RotateSecretRequest
+	(*GetEndpointStatsRequest)(nil),  // 15: sametick.webhooks.v1.GetEndpointStatsRequest
+	(*EndpointStats)(nil),            // 16: sametick.webhooks.v1.EndpointStats
+	(*TestEndpointRequest)(nil),      // 17: sametick.webhooks.v1.TestEndpointRequest
+	(*TestEndpointResponse)(nil),     // 18: sametick.webhooks.v1.TestEndpointResponse
+	(*TryEndpointRequest)(nil),       // 19: sametick.webhooks.v1.TryEndpointRequest
+	(*TryEndpointResponse)(nil),      // 20: sametick.webhooks.v1.TryEndpointResponse
+	(*RecoverEndpointRequest)(nil),   // 21: sametick.webhooks.v1.RecoverEndpointRequest
+	(*ReplayEndpointRequest)(nil),    // 22: sametick.webhooks.v1.ReplayEndpointRequest
+	(*Replay)(nil),                   // 23: sametick.webhooks.v1.Replay
+	(*ListReplaysRequest)(nil),       // 24: sametick.webhooks.v1.ListReplaysRequest
+	(*ListReplaysResponse)(nil),      // 25: sametick.webhooks.v1.ListReplaysResponse
+	(*CancelReplayRequest)(nil),      // 26: sametick.webhooks.v1.CancelReplayRequest
+	(*Delivery)(nil),                 // 27: sametick.webhooks.v1.Delivery
+	(*ListDeliveriesRequest)(nil),    // 28: sametick.webhooks.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),   // 29: sametick.webhooks.v1.ListDeliveriesResponse
+	(*GetDeliveryRequest)(nil),       // 30: sametick.webhooks.v1.GetDeliveryRequest
+	(*RedeliverDeliveryRequest)(nil), // 31: sametick.webhooks.v1.RedeliverDeliveryRequest
+	(*SkipDeliveryRequest)(nil),      // 32: sametick.webhooks.v1.SkipDeliveryRequest
+	(*Attempt)(nil),                  // 33: sametick.webhooks.v1.Attempt
+	(*ListAttemptsRequest)(nil),      // 34: sametick.webhooks.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil),     // 35: sametick.webhooks.v1.ListAttemptsResponse
+	(*GetAttemptRequest)(nil),        // 36: sametick.webhooks.v1.GetAttemptRequest
+	(*CreatePortalLinkRequest)(nil),  // 37: sametick.webhooks.v1.CreatePortalLinkRequest
+	(*PortalLink)(nil),               // 38: sametick.webhooks.v1.PortalLink
+	nil,                              // 39: sametick.webhooks.v1.Endpoint.HeadersEntry
+	nil,                              // 40: sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
+	nil,                              // 41: sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
+	(*timestamppb.Timestamp)(nil),    // 42: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 43: google.protobuf.FieldMask
+	(*v1.Json)(nil),                  // 44: sametick.wire.v1.Json
 }
 var file_sametick_webhooks_v1_webhooks_proto_depIdxs = []int32{
-	36, // 0: sametick.webhooks.v1.Endpoint.headers:type_name -> sametick.webhooks.v1.Endpoint.HeadersEntry
-	39, // 1: sametick.webhooks.v1.Endpoint.disabled_at:type_name -> google.protobuf.Timestamp
-	39, // 2: sametick.webhooks.v1.Endpoint.failing_since:type_name -> google.protobuf.Timestamp
-	39, // 3: sametick.webhooks.v1.Endpoint.created_at:type_name -> google.protobuf.Timestamp
-	39, // 4: sametick.webhooks.v1.Endpoint.updated_at:type_name -> google.protobuf.Timestamp
-	39, // 5: sametick.webhooks.v1.Endpoint.archived_at:type_name -> google.protobuf.Timestamp
-	37, // 6: sametick.webhooks.v1.CreateEndpointRequest.headers:type_name -> sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
+	39, // 0: sametick.webhooks.v1.Endpoint.headers:type_name -> sametick.webhooks.v1.Endpoint.HeadersEntry
+	42, // 1: sametick.webhooks.v1.Endpoint.disabled_at:type_name -> google.protobuf.Timestamp
+	42, // 2: sametick.webhooks.v1.Endpoint.failing_since:type_name -> google.protobuf.Timestamp
+	42, // 3: sametick.webhooks.v1.Endpoint.created_at:type_name -> google.protobuf.Timestamp
+	42, // 4: sametick.webhooks.v1.Endpoint.updated_at:type_name -> google.protobuf.Timestamp
+	42, // 5: sametick.webhooks.v1.Endpoint.archived_at:type_name -> google.protobuf.Timestamp
+	40, // 6: sametick.webhooks.v1.CreateEndpointRequest.headers:type_name -> sametick.webhooks.v1.CreateEndpointRequest.HeadersEntry
 	1,  // 7: sametick.webhooks.v1.CreateEndpointRequest.auth:type_name -> sametick.webhooks.v1.EndpointAuth
 	0,  // 8: sametick.webhooks.v1.EndpointSecret.endpoint:type_name -> sametick.webhooks.v1.Endpoint
 	0,  // 9: sametick.webhooks.v1.ListEndpointsResponse.data:type_name -> sametick.webhooks.v1.Endpoint
-	38, // 10: sametick.webhooks.v1.UpdateEndpointRequest.headers:type_name -> sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
+	41, // 10: sametick.webhooks.v1.UpdateEndpointRequest.headers:type_name -> sametick.webhooks.v1.UpdateEndpointRequest.HeadersEntry
 	1,  // 11: sametick.webhooks.v1.UpdateEndpointRequest.auth:type_name -> sametick.webhooks.v1.EndpointAuth
-	40, // 12: sametick.webhooks.v1.UpdateEndpointRequest.update_mask:type_name -> google.protobuf.FieldMask
+	43, // 12: sametick.webhooks.v1.UpdateEndpointRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 13: sametick.webhooks.v1.ExportEndpointsResponse.data:type_name -> sametick.webhooks.v1.Endpoint
-	39, // 14: sametick.webhooks.v1.GetEndpointStatsRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 15: sametick.webhooks.v1.EndpointStats.oldest:type_name -> google.protobuf.Timestamp
-	41, // 16: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
-	39, // 17: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 18: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 19: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
-	39, // 20: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
-	22, // 21: sametick.webhooks.v1.ListReplaysResponse.data:type_name -> sametick.webhooks.v1.Replay
-	39, // 22: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
-	39, // 23: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
-	39, // 24: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
-	39, // 25: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	39, // 26: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
-	26, // 27: sametick.webhooks.v1.ListDeliveriesResponse.data:type_name -> sametick.webhooks.v1.Delivery
-	41, // 28: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
-	41, // 29: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
-	39, // 30: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	39, // 31: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	39, // 32: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
-	39, // 33: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
-	32, // 34: sametick.webhooks.v1.ListAttemptsResponse.data:type_name -> sametick.webhooks.v1.Attempt
-	2,  // 35: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
-	4,  // 36: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
-	5,  // 37: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
-	7,  // 38: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
-	8,  // 39: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
-	9,  // 40: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
-	10, // 41: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
-	11, // 42: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
-	13, // 43: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
-	14, // 44: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
-	16, // 45: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
-	18, // 46: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
-	20, // 47: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
-	21, // 48: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
-	23, // 49: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
-	25, // 50: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
-	27, // 51: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
-	29, // 52: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
-	30, // 53: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
-	31, // 54: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
-	33, // 55: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
-	35, // 56: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
-	3,  // 57: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
-	0,  // 58: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	6,  // 59: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
-	0,  // 60: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 61: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 62: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	0,  // 63: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
-	12, // 64: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
-	3,  // 65: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
-	15, // 66: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
-	17, // 67: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.TestEndpointResponse
-	19, // 68: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
-	22, // 69: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
-	22, // 70: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
-	24, // 71: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
-	22, // 72: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
-	28, // 73: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
-	26, // 74: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
-	26, // 75: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
-	26, // 76: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
-	34, // 77: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
-	32, // 78: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
-	57, // [57:79] is the sub-list for method output_type
-	35, // [35:57] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	42, // 14: sametick.webhooks.v1.GetEndpointStatsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 15: sametick.webhooks.v1.EndpointStats.oldest:type_name -> google.protobuf.Timestamp
+	44, // 16: sametick.webhooks.v1.TryEndpointResponse.body:type_name -> sametick.wire.v1.Json
+	42, // 17: sametick.webhooks.v1.RecoverEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 18: sametick.webhooks.v1.ReplayEndpointRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 19: sametick.webhooks.v1.Replay.created_at:type_name -> google.protobuf.Timestamp
+	42, // 20: sametick.webhooks.v1.Replay.finished_at:type_name -> google.protobuf.Timestamp
+	23, // 21: sametick.webhooks.v1.ListReplaysResponse.data:type_name -> sametick.webhooks.v1.Replay
+	42, // 22: sametick.webhooks.v1.Delivery.due_at:type_name -> google.protobuf.Timestamp
+	42, // 23: sametick.webhooks.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
+	42, // 24: sametick.webhooks.v1.Delivery.finished_at:type_name -> google.protobuf.Timestamp
+	42, // 25: sametick.webhooks.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	42, // 26: sametick.webhooks.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	27, // 27: sametick.webhooks.v1.ListDeliveriesResponse.data:type_name -> sametick.webhooks.v1.Delivery
+	44, // 28: sametick.webhooks.v1.Attempt.request_headers:type_name -> sametick.wire.v1.Json
+	44, // 29: sametick.webhooks.v1.Attempt.response_headers:type_name -> sametick.wire.v1.Json
+	42, // 30: sametick.webhooks.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	42, // 31: sametick.webhooks.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	42, // 32: sametick.webhooks.v1.ListAttemptsRequest.from:type_name -> google.protobuf.Timestamp
+	42, // 33: sametick.webhooks.v1.ListAttemptsRequest.to:type_name -> google.protobuf.Timestamp
+	33, // 34: sametick.webhooks.v1.ListAttemptsResponse.data:type_name -> sametick.webhooks.v1.Attempt
+	42, // 35: sametick.webhooks.v1.PortalLink.expires_at:type_name -> google.protobuf.Timestamp
+	2,  // 36: sametick.webhooks.v1.WebhookService.CreateEndpoint:input_type -> sametick.webhooks.v1.CreateEndpointRequest
+	4,  // 37: sametick.webhooks.v1.WebhookService.GetEndpoint:input_type -> sametick.webhooks.v1.GetEndpointRequest
+	5,  // 38: sametick.webhooks.v1.WebhookService.ListEndpoints:input_type -> sametick.webhooks.v1.ListEndpointsRequest
+	7,  // 39: sametick.webhooks.v1.WebhookService.UpdateEndpoint:input_type -> sametick.webhooks.v1.UpdateEndpointRequest
+	8,  // 40: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:input_type -> sametick.webhooks.v1.ArchiveEndpointRequest
+	9,  // 41: sametick.webhooks.v1.WebhookService.RestoreEndpoint:input_type -> sametick.webhooks.v1.RestoreEndpointRequest
+	10, // 42: sametick.webhooks.v1.WebhookService.EnableEndpoint:input_type -> sametick.webhooks.v1.EnableEndpointRequest
+	11, // 43: sametick.webhooks.v1.WebhookService.DisableEndpoint:input_type -> sametick.webhooks.v1.DisableEndpointRequest
+	12, // 44: sametick.webhooks.v1.WebhookService.ExportEndpoints:input_type -> sametick.webhooks.v1.ExportEndpointsRequest
+	14, // 45: sametick.webhooks.v1.WebhookService.RotateSecret:input_type -> sametick.webhooks.v1.RotateSecretRequest
+	15, // 46: sametick.webhooks.v1.WebhookService.GetEndpointStats:input_type -> sametick.webhooks.v1.GetEndpointStatsRequest
+	17, // 47: sametick.webhooks.v1.WebhookService.TestEndpoint:input_type -> sametick.webhooks.v1.TestEndpointRequest
+	19, // 48: sametick.webhooks.v1.WebhookService.TryEndpoint:input_type -> sametick.webhooks.v1.TryEndpointRequest
+	21, // 49: sametick.webhooks.v1.WebhookService.RecoverEndpoint:input_type -> sametick.webhooks.v1.RecoverEndpointRequest
+	22, // 50: sametick.webhooks.v1.WebhookService.ReplayEndpoint:input_type -> sametick.webhooks.v1.ReplayEndpointRequest
+	24, // 51: sametick.webhooks.v1.WebhookService.ListReplays:input_type -> sametick.webhooks.v1.ListReplaysRequest
+	26, // 52: sametick.webhooks.v1.WebhookService.CancelReplay:input_type -> sametick.webhooks.v1.CancelReplayRequest
+	28, // 53: sametick.webhooks.v1.WebhookService.ListDeliveries:input_type -> sametick.webhooks.v1.ListDeliveriesRequest
+	30, // 54: sametick.webhooks.v1.WebhookService.GetDelivery:input_type -> sametick.webhooks.v1.GetDeliveryRequest
+	31, // 55: sametick.webhooks.v1.WebhookService.RedeliverDelivery:input_type -> sametick.webhooks.v1.RedeliverDeliveryRequest
+	32, // 56: sametick.webhooks.v1.WebhookService.SkipDelivery:input_type -> sametick.webhooks.v1.SkipDeliveryRequest
+	34, // 57: sametick.webhooks.v1.WebhookService.ListAttempts:input_type -> sametick.webhooks.v1.ListAttemptsRequest
+	36, // 58: sametick.webhooks.v1.WebhookService.GetAttempt:input_type -> sametick.webhooks.v1.GetAttemptRequest
+	37, // 59: sametick.webhooks.v1.WebhookService.CreatePortalLink:input_type -> sametick.webhooks.v1.CreatePortalLinkRequest
+	3,  // 60: sametick.webhooks.v1.WebhookService.CreateEndpoint:output_type -> sametick.webhooks.v1.EndpointSecret
+	0,  // 61: sametick.webhooks.v1.WebhookService.GetEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	6,  // 62: sametick.webhooks.v1.WebhookService.ListEndpoints:output_type -> sametick.webhooks.v1.ListEndpointsResponse
+	0,  // 63: sametick.webhooks.v1.WebhookService.UpdateEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 64: sametick.webhooks.v1.WebhookService.ArchiveEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 65: sametick.webhooks.v1.WebhookService.RestoreEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 66: sametick.webhooks.v1.WebhookService.EnableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	0,  // 67: sametick.webhooks.v1.WebhookService.DisableEndpoint:output_type -> sametick.webhooks.v1.Endpoint
+	13, // 68: sametick.webhooks.v1.WebhookService.ExportEndpoints:output_type -> sametick.webhooks.v1.ExportEndpointsResponse
+	3,  // 69: sametick.webhooks.v1.WebhookService.RotateSecret:output_type -> sametick.webhooks.v1.EndpointSecret
+	16, // 70: sametick.webhooks.v1.WebhookService.GetEndpointStats:output_type -> sametick.webhooks.v1.EndpointStats
+	18, // 71: sametick.webhooks.v1.WebhookService.TestEndpoint:output_type -> sametick.webhooks.v1.TestEndpointResponse
+	20, // 72: sametick.webhooks.v1.WebhookService.TryEndpoint:output_type -> sametick.webhooks.v1.TryEndpointResponse
+	23, // 73: sametick.webhooks.v1.WebhookService.RecoverEndpoint:output_type -> sametick.webhooks.v1.Replay
+	23, // 74: sametick.webhooks.v1.WebhookService.ReplayEndpoint:output_type -> sametick.webhooks.v1.Replay
+	25, // 75: sametick.webhooks.v1.WebhookService.ListReplays:output_type -> sametick.webhooks.v1.ListReplaysResponse
+	23, // 76: sametick.webhooks.v1.WebhookService.CancelReplay:output_type -> sametick.webhooks.v1.Replay
+	29, // 77: sametick.webhooks.v1.WebhookService.ListDeliveries:output_type -> sametick.webhooks.v1.ListDeliveriesResponse
+	27, // 78: sametick.webhooks.v1.WebhookService.GetDelivery:output_type -> sametick.webhooks.v1.Delivery
+	27, // 79: sametick.webhooks.v1.WebhookService.RedeliverDelivery:output_type -> sametick.webhooks.v1.Delivery
+	27, // 80: sametick.webhooks.v1.WebhookService.SkipDelivery:output_type -> sametick.webhooks.v1.Delivery
+	35, // 81: sametick.webhooks.v1.WebhookService.ListAttempts:output_type -> sametick.webhooks.v1.ListAttemptsResponse
+	33, // 82: sametick.webhooks.v1.WebhookService.GetAttempt:output_type -> sametick.webhooks.v1.Attempt
+	38, // 83: sametick.webhooks.v1.WebhookService.CreatePortalLink:output_type -> sametick.webhooks.v1.PortalLink
+	60, // [60:84] is the sub-list for method output_type
+	36, // [36:60] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_sametick_webhooks_v1_webhooks_proto_init() }
@@ -3309,22 +3493,24 @@ func file_sametick_webhooks_v1_webhooks_proto_init() {
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[8].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[9].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[10].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[13].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[15].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[18].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[21].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[27].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[11].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[14].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[16].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[19].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[22].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[28].OneofWrappers = []any{}
-	file_sametick_webhooks_v1_webhooks_proto_msgTypes[32].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[29].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[33].OneofWrappers = []any{}
 	file_sametick_webhooks_v1_webhooks_proto_msgTypes[34].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[35].OneofWrappers = []any{}
+	file_sametick_webhooks_v1_webhooks_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_webhooks_v1_webhooks_proto_rawDesc), len(file_sametick_webhooks_v1_webhooks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	WebhookService_ListEndpoints_FullMethodName     = "/sametick.webhooks.v1.WebhookService/ListEndpoints"
 	WebhookService_UpdateEndpoint_FullMethodName    = "/sametick.webhooks.v1.WebhookService/UpdateEndpoint"
 	WebhookService_ArchiveEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/ArchiveEndpoint"
+	WebhookService_RestoreEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/RestoreEndpoint"
 	WebhookService_EnableEndpoint_FullMethodName    = "/sametick.webhooks.v1.WebhookService/EnableEndpoint"
 	WebhookService_DisableEndpoint_FullMethodName   = "/sametick.webhooks.v1.WebhookService/DisableEndpoint"
 	WebhookService_ExportEndpoints_FullMethodName   = "/sametick.webhooks.v1.WebhookService/ExportEndpoints"
@@ -43,6 +44,7 @@ const (
 	WebhookService_SkipDelivery_FullMethodName      = "/sametick.webhooks.v1.WebhookService/SkipDelivery"
 	WebhookService_ListAttempts_FullMethodName      = "/sametick.webhooks.v1.WebhookService/ListAttempts"
 	WebhookService_GetAttempt_FullMethodName        = "/sametick.webhooks.v1.WebhookService/GetAttempt"
+	WebhookService_CreatePortalLink_FullMethodName  = "/sametick.webhooks.v1.WebhookService/CreatePortalLink"
 )
 
 // WebhookServiceClient is the client API for WebhookService service.
@@ -57,8 +59,11 @@ type WebhookServiceClient interface {
 	GetEndpoint(ctx context.Context, in *GetEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
 	UpdateEndpoint(ctx context.Context, in *UpdateEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
 	ArchiveEndpoint(ctx context.Context, in *ArchiveEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
+	// RestoreEndpoint takes an endpoint out of the archive: an update of archived_at. It gets what happens from then on,
+	// unless it is disabled, which it stays.
+	RestoreEndpoint(ctx context.Context, in *RestoreEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
 	EnableEndpoint(ctx context.Context, in *EnableEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error)
@@ -86,6 +91,10 @@ type WebhookServiceClient interface {
 	SkipDelivery(ctx context.Context, in *SkipDeliveryRequest, opts ...grpc.CallOption) (*Delivery, error)
 	ListAttempts(ctx context.Context, in *ListAttemptsRequest, opts ...grpc.CallOption) (*ListAttemptsResponse, error)
 	GetAttempt(ctx context.Context, in *GetAttemptRequest, opts ...grpc.CallOption) (*Attempt, error)
+	// CreatePortalLink makes a link to a page on which whoever has it manages the organisation's endpoints, or some of
+	// them, and reads what became of deliveries. It ends at its time, and before that with whatever it was made by: the
+	// session, the API key, the user or their scope webhooks:manage.
+	CreatePortalLink(ctx context.Context, in *CreatePortalLinkRequest, opts ...grpc.CallOption) (*PortalLink, error)
 }
 
 type webhookServiceClient struct {
@@ -140,6 +149,16 @@ func (c *webhookServiceClient) ArchiveEndpoint(ctx context.Context, in *ArchiveE
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Endpoint)
 	err := c.cc.Invoke(ctx, WebhookService_ArchiveEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *webhookServiceClient) RestoreEndpoint(ctx context.Context, in *RestoreEndpointRequest, opts ...grpc.CallOption) (*Endpoint, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Endpoint)
+	err := c.cc.Invoke(ctx, WebhookService_RestoreEndpoint_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +335,16 @@ func (c *webhookServiceClient) GetAttempt(ctx context.Context, in *GetAttemptReq
 	return out, nil
 }
 
+func (c *webhookServiceClient) CreatePortalLink(ctx context.Context, in *CreatePortalLinkRequest, opts ...grpc.CallOption) (*PortalLink, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PortalLink)
+	err := c.cc.Invoke(ctx, WebhookService_CreatePortalLink_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WebhookServiceServer is the server API for WebhookService service.
 // All implementations must embed UnimplementedWebhookServiceServer
 // for forward compatibility.
@@ -328,8 +357,11 @@ type WebhookServiceServer interface {
 	GetEndpoint(context.Context, *GetEndpointRequest) (*Endpoint, error)
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
 	UpdateEndpoint(context.Context, *UpdateEndpointRequest) (*Endpoint, error)
-	// ArchiveEndpoint ends an endpoint for good; what waits for it is cancelled.
+	// ArchiveEndpoint ends an endpoint; what waits for it is cancelled.
 	ArchiveEndpoint(context.Context, *ArchiveEndpointRequest) (*Endpoint, error)
+	// RestoreEndpoint takes an endpoint out of the archive: an update of archived_at. It gets what happens from then on,
+	// unless it is disabled, which it stays.
+	RestoreEndpoint(context.Context, *RestoreEndpointRequest) (*Endpoint, error)
 	// EnableEndpoint takes an endpoint up again after it was disabled. What happened meanwhile is not sent:
 	// recover or replay it.
 	EnableEndpoint(context.Context, *EnableEndpointRequest) (*Endpoint, error)
@@ -357,6 +389,10 @@ type WebhookServiceServer interface {
 	SkipDelivery(context.Context, *SkipDeliveryRequest) (*Delivery, error)
 	ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error)
 	GetAttempt(context.Context, *GetAttemptRequest) (*Attempt, error)
+	// CreatePortalLink makes a link to a page on which whoever has it manages the organisation's endpoints, or some of
+	// them, and reads what became of deliveries. It ends at its time, and before that with whatever it was made by: the
+	// session, the API key, the user or their scope webhooks:manage.
+	CreatePortalLink(context.Context, *CreatePortalLinkRequest) (*PortalLink, error)
 	mustEmbedUnimplementedWebhookServiceServer()
 }
 
@@ -381,6 +417,9 @@ func (UnimplementedWebhookServiceServer) UpdateEndpoint(context.Context, *Update
 }
 func (UnimplementedWebhookServiceServer) ArchiveEndpoint(context.Context, *ArchiveEndpointRequest) (*Endpoint, error) {
 	return nil, status.Error(codes.Unimplemented, "method ArchiveEndpoint not implemented")
+}
+func (UnimplementedWebhookServiceServer) RestoreEndpoint(context.Context, *RestoreEndpointRequest) (*Endpoint, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreEndpoint not implemented")
 }
 func (UnimplementedWebhookServiceServer) EnableEndpoint(context.Context, *EnableEndpointRequest) (*Endpoint, error) {
 	return nil, status.Error(codes.Unimplemented, "method EnableEndpoint not implemented")
@@ -432,6 +471,9 @@ func (UnimplementedWebhookServiceServer) ListAttempts(context.Context, *ListAtte
 }
 func (UnimplementedWebhookServiceServer) GetAttempt(context.Context, *GetAttemptRequest) (*Attempt, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAttempt not implemented")
+}
+func (UnimplementedWebhookServiceServer) CreatePortalLink(context.Context, *CreatePortalLinkRequest) (*PortalLink, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreatePortalLink not implemented")
 }
 func (UnimplementedWebhookServiceServer) mustEmbedUnimplementedWebhookServiceServer() {}
 func (UnimplementedWebhookServiceServer) testEmbeddedByValue()                        {}
@@ -540,6 +582,24 @@ func _WebhookService_ArchiveEndpoint_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(WebhookServiceServer).ArchiveEndpoint(ctx, req.(*ArchiveEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WebhookService_RestoreEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).RestoreEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_RestoreEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).RestoreEndpoint(ctx, req.(*RestoreEndpointRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -850,6 +910,24 @@ func _WebhookService_GetAttempt_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WebhookService_CreatePortalLink_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreatePortalLinkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).CreatePortalLink(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_CreatePortalLink_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).CreatePortalLink(ctx, req.(*CreatePortalLinkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WebhookService_ServiceDesc is the grpc.ServiceDesc for WebhookService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -876,6 +954,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ArchiveEndpoint",
 			Handler:    _WebhookService_ArchiveEndpoint_Handler,
+		},
+		{
+			MethodName: "RestoreEndpoint",
+			Handler:    _WebhookService_RestoreEndpoint_Handler,
 		},
 		{
 			MethodName: "EnableEndpoint",
@@ -944,6 +1026,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetAttempt",
 			Handler:    _WebhookService_GetAttempt_Handler,
+		},
+		{
+			MethodName: "CreatePortalLink",
+			Handler:    _WebhookService_CreatePortalLink_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
