@@ -69,7 +69,7 @@ func env(name, otherwise string) string {
 const greeting = `
 Sametick is up.
 
-  URL    %s
+  URL    %s (the API's reference is at /api/docs)
   token  %s
   login  %s / %s
 

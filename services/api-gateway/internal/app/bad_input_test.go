@@ -119,7 +119,7 @@ func badParameters() []bad {
 		{"broken query", "GET", list + "?limit=%zz", ``, 400, "INVALID_REQUEST", "query", "percent-encoded"},
 		{"history limit", "GET", "/api/events/task/1?limit=1001", ``, 400, "INVALID_REQUEST", "limit", "1 to 1000"},
 		{"unknown route", "GET", "/api/nothing", ``, 404, "ROUTE_NOT_FOUND", "", "no such route"},
-		{"root", "GET", "/", ``, 404, "ROUTE_NOT_FOUND", "", "no such route"},
+		{"root", "POST", "/", `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, HEAD"},
 		{"wrong method", "PUT", create, `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, HEAD, POST"},
 		{"wrong method of the stream", "POST", "/api/events/stream", `{}`, 405, "METHOD_NOT_ALLOWED", "", "GET, HEAD"},
 	}

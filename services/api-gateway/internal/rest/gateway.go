@@ -162,6 +162,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // pages gives what serves a path of a page, which is the same for everybody; nil for all others.
 func (g *gateway) pages(path string) http.Handler {
 	switch {
+	case path == "/": // who opens the printed address in a browser
+		return http.RedirectHandler(openapi.DocsPath, http.StatusFound)
 	case openapi.Serves(path):
 		return g.docs
 	case portal.Serves(path):
