@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// catchUpAfter is how long a cursor stays behind what its consumer has passed.
-const catchUpAfter = time.Second
+const (
+	// catchUpAfter is how long a cursor stays behind what its consumer has passed.
+	catchUpAfter = time.Second
+	// passPace is how long a consumer waits for more after what did not concern it. Each look costs it and Redis the same,
+	// however much there is to see: without the pause a busy shard has one for each of the relay's batches.
+	passPace = 20 * time.Millisecond
+)
 
 // passed is the stretch of a shard that the cursor has yet to move past, since nothing was derived from it.
 type passed struct {
@@ -33,6 +38,7 @@ func (p *passed) next(ctx context.Context, f *Follower) ([]Batch, error) {
 	if !p.any {
 		return f.Next(ctx)
 	}
+	sleep(ctx, passPace)
 	waiting, cancel := context.WithDeadline(ctx, p.since.Add(catchUpAfter))
 	defer cancel()
 	list, err := f.Next(waiting)

@@ -16,6 +16,7 @@ const (
 	legRuns         = "async runs a second, committed events to finished and persisted"
 	legOwnCost      = "processor time of a run: prompt-worker"
 	legPostgresCost = "processor time of a run: Postgres"
+	legCommits      = "transactions of a run"
 	legMemory       = "most resident memory of prompt-worker"
 
 	spreadOrgs = "a hook in each of 64 organisations"
@@ -30,6 +31,8 @@ type drained struct {
 	rate float64 // runs/s, steady
 	// Processor time in µs a run, from the start of the process.
 	own, postgres float64
+	// commits of the database a run; a run takes part in three: scheduled, begun, finished.
+	commits float64
 }
 
 // async drains committed events, of 64 organisations and of one in turn. The first round warms up.
@@ -60,11 +63,12 @@ func (b *bench) async(ctx context.Context) (err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			b.say("  round %d, %s: %.0f runs/s; processor µs a run: prompt-worker %.0f, Postgres %.0f", round, name, d.rate, d.own, d.postgres)
+			b.say("  round %d, %s: %.0f runs/s; processor µs a run: prompt-worker %.0f, Postgres %.0f; commits a run %.2f", round, name, d.rate, d.own, d.postgres, d.commits)
 			if round > 0 {
 				b.report.Add(legRuns, name, "runs/s", d.rate)
 				b.report.Add(legOwnCost, name, "µs", d.own)
 				b.report.Add(legPostgresCost, name, "µs", d.postgres)
+				b.report.Add(legCommits, name, "commits", d.commits)
 			}
 		}
 	}
@@ -99,6 +103,10 @@ func (w *world) drain(ctx context.Context, n int) (d drained, err error) {
 	if err != nil {
 		return d, err
 	}
+	commits, err := w.commits(ctx)
+	if err != nil {
+		return d, err
+	}
 	p, err := w.worker(ctx)
 	if err != nil {
 		return d, err
@@ -125,7 +133,18 @@ func (w *world) drain(ctx context.Context, n int) (d drained, err error) {
 		return d, err
 	}
 	d.own, d.postgres = micros(own, n), micros(now-postgres, n)
+	commitsNow, err := w.commits(ctx)
+	if err != nil {
+		return d, err
+	}
+	d.commits = float64(commitsNow-commits) / float64(n)
 	return d, errors.Join(w.checkRuns(ctx, n), group.Wait())
+}
+
+// commits counts the database's, as its sessions have told so far: within a second or so.
+func (w *world) commits(ctx context.Context) (n int64, err error) {
+	err = w.pool.QueryRow(ctx, `SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
+	return n, err
 }
 
 func micros(t time.Duration, n int) float64 { return float64(t.Microseconds()) / float64(n) }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sametick/sametick/deploy/bench/internal/rig"
 	promptsv1 "github.com/sametick/sametick/proto/gen/go/sametick/prompts/v1"
@@ -147,8 +150,14 @@ func (b *bench) slice1(ctx context.Context, s *side) (out slice, err error) {
 	if err != nil {
 		return out, err
 	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	if b.profile && s.worker != nil {
+		group.Go(func() error {
+			return s.worker.Profile(groupCtx, int(b.slice/time.Second), filepath.Join(b.out, "prompt-worker-overhead.pprof"))
+		})
+	}
 	n, took, err := writeAll(ctx, s.writers, b.slice)
-	if err != nil {
+	if err = errors.Join(err, group.Wait()); err != nil {
 		return out, err
 	}
 	if err := wait(ctx, settle); err != nil {
