@@ -107,6 +107,9 @@ const (
 	turn = 16
 	// margin is Config's default.
 	margin = 10 * time.Second
+	// linger is how long room for less than half a turn may wait for more: a load of one run costs the database as much as
+	// one of sixteen, and when many runs end one by one each makes room for one.
+	linger = 20 * time.Millisecond
 	// again is when a hook is looked at again that another worker is at.
 	again = time.Second
 	// lastSave is how long persisting may take once work has ended.
@@ -133,6 +136,7 @@ type Engine struct {
 	releases   []release
 	orgs       map[int64]*org
 	line       []*org // organisations with something due and room, in turn
+	room       room
 	flying     int
 	running    int // goroutines
 	bytes      int64
