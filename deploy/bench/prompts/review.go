@@ -16,6 +16,8 @@ import (
 const (
 	legReview = "record create at 500 writes/s"
 	legAdded  = "what a review by rules adds to a write"
+	// legAddedCost leaves out the relay, which has the same to do for both.
+	legAddedCost = "processor time of a write: api-gateway, prompt-worker, Postgres"
 
 	reviewed   = "reviewed by rules"
 	unreviewed = "no hook"
@@ -70,6 +72,7 @@ func (b *bench) reviews(ctx context.Context) (err error) {
 			if round > 0 {
 				b.report.Add(legReview, sides[n].name+", p50", "ms", took[n].p50)
 				b.report.Add(legReview, sides[n].name+", p99", "ms", took[n].p99)
+				b.report.Add(legAddedCost, sides[n].name, "µs", took[n].cpu)
 			}
 		}
 		judged += writesPerSecond * int((warmup+b.seconds)/time.Second)
@@ -95,6 +98,10 @@ func (b *bench) paced(ctx context.Context, gateway, worker *rig.Process, org int
 		return p, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
+	before, err := b.reviewCPU(gateway, worker)
+	if err != nil {
+		return p, err
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	if b.profile && org == orgReviewed {
 		seconds := int(b.seconds / time.Second)
@@ -107,11 +114,25 @@ func (b *bench) paced(ctx context.Context, gateway, worker *rig.Process, org int
 		p, err = writePaced(groupCtx, list, writesPerSecond, warmup, b.seconds)
 		return err
 	})
-	return p, group.Wait()
+	if err := group.Wait(); err != nil {
+		return p, err
+	}
+	after, err := b.reviewCPU(gateway, worker)
+	p.cpu = micros(after-before, writesPerSecond*int((warmup+b.seconds)/time.Second))
+	return p, err
+}
+
+func (b *bench) reviewCPU(gateway, worker *rig.Process) (sum time.Duration, err error) {
+	sum, _, err = b.rig.ServersCPU()
+	for _, p := range []*rig.Process{gateway, worker} {
+		own, cpuErr := p.CPU()
+		sum, err = sum+own, errors.Join(err, cpuErr)
+	}
+	return sum, err
 }
 
 func (b *bench) sayPaced(round int, name string, p paced) {
-	b.say("  round %d, %s: p50 %.2f, p99 %.2f, greatest %.1f ms of %d writes; %d were late", round, name, p.p50, p.p99, p.max, p.writes, p.late)
+	b.say("  round %d, %s: p50 %.2f, p99 %.2f, greatest %.1f ms of %d writes; %d were late; processor µs a write %.0f", round, name, p.p50, p.p99, p.max, p.writes, p.late, p.cpu)
 	if p.late*50 > p.writes {
 		b.report.Notes = append(b.report.Notes, fmt.Sprintf("Review, round %d, %s: %d of %d writes began late: the machine was too busy for this to be the product's figure.",
 			round, name, p.late, p.writes))

@@ -108,6 +108,7 @@ type paced struct {
 	writes        int
 	// late are those that began more than 5 ms after they were due: then the bench itself was held up.
 	late int
+	cpu  float64 // µs a write, with the warm-up's
 }
 
 // writePaced creates records at a fixed rate, whether those before are done or not, and leaves out the warm-up.
