@@ -116,6 +116,8 @@ const (
 	lastSave = 2 * time.Second
 	// rescan is how often what waits is looked up anew: what was committed when nobody could be told is found then.
 	rescan = 30 * time.Second
+	// gather is how long an idle group waits for more: runs begin and end in bursts, and the first would go alone.
+	gather = 3 * time.Millisecond
 	// maxBatch bounds what one transaction begins or finishes.
 	maxBatch = 200
 )
@@ -149,9 +151,9 @@ func New(c Config) *Engine {
 	}
 	e := &Engine{
 		c: c, inbox: make(chan func(), 256), ended: make(chan struct{}), shards: map[int]*shard{}, orgs: map[int64]*org{},
-		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch},
+		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch, linger: gather},
 	}
-	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch}
+	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch, linger: gather}
 	return e
 }
 
