@@ -53,6 +53,6 @@ func TestTheModelAnswersUnlessItStandsStill(t *testing.T) {
 	require.EqualValues(t, 1, m.taken.Load())
 	m.goOn()
 	require.NoError(t, ask(10*time.Second))
-	require.EqualValues(t, 2, m.taken.Load())
+	require.Greater(t, m.taken.Load(), int64(1))
 	require.NoError(t, m.close())
 }

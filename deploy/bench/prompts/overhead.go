@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	legWrites     = "record create, no hook matches"
-	legWriteCost  = "processor time of a record: api-gateway, relay, prompt-worker, Postgres, Redis"
-	legWorkerCost = "of it prompt-worker's"
-	legSlower     = "slower with prompt-worker"
+	legWrites    = "record create, no hook matches"
+	legWriteCost = "processor time of a record: api-gateway, relay, prompt-worker, Postgres, Redis"
+	legParts     = "processor time of a record by process"
+	legSlower    = "slower with prompt-worker"
 
 	withWorker    = "with prompt-worker"
 	withoutWorker = "without"
@@ -59,14 +59,14 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 			if took[n], err = b.slice1(ctx, sides[n]); err != nil {
 				return fmt.Errorf("%s: %w", sides[n].name, sides[n].gateway.Blame(err))
 			}
-			b.say("  pair %d, %s: %.0f records/s; processor µs a record: %.0f, of it prompt-worker %.0f", pair, sides[n].name, took[n].rate, took[n].cpu, took[n].worker)
+			b.say("  pair %d, %s: %.0f records/s; processor µs a record: %.0f: %.0f", pair, sides[n].name, took[n].rate, took[n].cpu, took[n].parts)
 			if pair == 0 {
 				continue
 			}
 			b.report.Add(legWrites, sides[n].name, "records/s", took[n].rate)
 			b.report.Add(legWriteCost, sides[n].name, "µs", took[n].cpu)
-			if sides[n].worker != nil {
-				b.report.Add(legWorkerCost, sides[n].name, "µs", took[n].worker)
+			for name, part := range took[n].parts {
+				b.report.Add(legParts, sides[n].name+", "+name, "µs", part)
 			}
 		}
 		if pair > 0 {
@@ -138,15 +138,17 @@ func (s *side) close() (err error) {
 
 // slice is what one turn came to.
 type slice struct {
-	rate        float64 // records/s
-	cpu, worker float64 // µs a record
+	rate float64 // records/s
+	cpu  float64 // µs a record
+	// parts of it by process.
+	parts map[string]float64
 }
 
 func (b *bench) slice1(ctx context.Context, s *side) (out slice, err error) {
 	if _, err := s.world.pool.Exec(ctx, `CHECKPOINT`); err != nil {
 		return out, err
 	}
-	all, worker, err := b.cpu(s)
+	before, err := b.cpu(s)
 	if err != nil {
 		return out, err
 	}
@@ -163,31 +165,31 @@ func (b *bench) slice1(ctx context.Context, s *side) (out slice, err error) {
 	if err := wait(ctx, settle); err != nil {
 		return out, err
 	}
-	allNow, workerNow, err := b.cpu(s)
-	return slice{float64(n) / took.Seconds(), micros(allNow-all, n), micros(workerNow-worker, n)}, err
+	after, err := b.cpu(s)
+	out = slice{rate: float64(n) / took.Seconds(), parts: map[string]float64{}}
+	for name, now := range after {
+		out.parts[name] = micros(now-before[name], n)
+		out.cpu += out.parts[name]
+	}
+	return out, err
 }
 
-// cpu is the processor time that everything of a side has used, and of it prompt-worker's. Servers are both sides'.
-func (b *bench) cpu(s *side) (all, worker time.Duration, err error) {
+// cpu is the processor time that everything of a side has used, by process. Postgres and Redis are both sides'.
+func (b *bench) cpu(s *side) (map[string]time.Duration, error) {
 	postgres, redis, err := b.rig.ServersCPU()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	all = postgres + redis
-	for _, p := range []*rig.Process{s.gateway, s.world.relay, s.worker} {
+	out := map[string]time.Duration{"Postgres": postgres, "Redis": redis}
+	for name, p := range map[string]*rig.Process{"api-gateway": s.gateway, "outbox-relay": s.world.relay, "prompt-worker": s.worker} {
 		if p == nil {
 			continue
 		}
-		own, err := p.CPU()
-		if err != nil {
-			return 0, 0, err
-		}
-		all += own
-		if p == s.worker {
-			worker = own
+		if out[name], err = p.CPU(); err != nil {
+			return nil, err
 		}
 	}
-	return all, worker, nil
+	return out, nil
 }
 
 // checkUntouched makes sure that prompt-worker has gone through all events, and that no hook has run on one.
