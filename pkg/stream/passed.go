@@ -11,7 +11,7 @@ const (
 	catchUpAfter = time.Second
 	// passPace is how long a consumer waits for more after what did not concern it. Each look costs it and Redis the same,
 	// however much there is to see: without the pause a busy shard has one for each of the relay's batches.
-	passPace = 20 * time.Millisecond
+	passPace = 50 * time.Millisecond
 )
 
 // passed is the stretch of a shard that the cursor has yet to move past, since nothing was derived from it.

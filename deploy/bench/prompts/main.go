@@ -110,8 +110,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			return opt, fmt.Errorf("--legs: %q is none of %s", l, strings.Join(allLegs(), ", "))
 		}
 	}
-	if opt.rounds < 1 || opt.pairs < 1 || opt.clients < 1 || opt.runs < 1000 || opt.queued < 10_000 || opt.slice < time.Second || opt.seconds < time.Second {
-		return opt, errors.New("at least 1 round, 1 pair, 1 client, 1000 runs, 10,000 queued, and 1 second")
+	if opt.rounds < 1 || opt.pairs < 1 || opt.clients < 1 || opt.runs < 1000 || opt.queued < fewRuns || opt.slice < time.Second || opt.seconds < time.Second {
+		return opt, errors.New("at least 1 round, 1 pair, 1 client, 1000 runs, 20,000 queued, and 1 second")
 	}
 	return opt, nil
 }

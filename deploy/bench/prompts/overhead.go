@@ -59,7 +59,7 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 			if took[n], err = b.slice1(ctx, sides[n]); err != nil {
 				return fmt.Errorf("%s: %w", sides[n].name, sides[n].gateway.Blame(err))
 			}
-			b.say("  pair %d, %s: %.0f records/s; processor µs a record: %.0f: %.0f", pair, sides[n].name, took[n].rate, took[n].cpu, took[n].parts)
+			b.say("  pair %d, %s: %.0f records/s; processor µs a record: %.0f, of it prompt-worker %.0f", pair, sides[n].name, took[n].rate, took[n].cpu, took[n].parts["prompt-worker"])
 			if pair == 0 {
 				continue
 			}

@@ -11,7 +11,7 @@ const (
 	legDrainQueued = "drain of runs that were queued"
 
 	// fewRuns is what many are held against: enough to fill whatever the worker keeps in memory.
-	fewRuns   = 5_000
+	fewRuns   = 20_000
 	fewQueued = "few queued"
 )
 
