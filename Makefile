@@ -14,7 +14,7 @@ TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help tools tools-generate tools-lint generate build test fuzz property verify verify-fmt verify-vet \
-        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api bench-webhooks clean
+        verify-lint verify-proto verify-breaking verify-tidy verify-vuln verify-arch up torture bench-relay bench-write bench-api bench-webhooks bench-prompts clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -128,3 +128,6 @@ bench-api: ## GET /api/events over a million events, --long ten (ARGS=…)
 
 bench-webhooks: ## webhook deliveries beside a bare POST loop and River (ARGS=…)
 	@go run ./deploy/bench/webhooks $(ARGS)
+
+bench-prompts: ## prompt hooks: what writes pay, reviews by rules, async runs, a long queue (ARGS=…)
+	@go run ./deploy/bench/prompts $(ARGS)

@@ -31,6 +31,10 @@ type Consumer struct {
 	// differently; the shard waits meanwhile, the others do not. It runs for one batch of a shard at a
 	// time, for several shards at once.
 	Handle func(ctx context.Context, tx pgx.Tx, b Batch) error
+	// Passes, if set, tells whether Handle would derive nothing from a batch. Then neither Handle nor Committed is called
+	// with it, and the cursor moves past it with a later one or within a second: a commit for each batch of what does not
+	// concern a consumer is much of its cost, and of everybody's. A crash has what was passed told again.
+	Passes func(b Batch) bool
 	// Begun, if set, is told that a shard is followed from its cursor on: first when it is gained, and anew after each
 	// failure, when what was committed last is not known for certain. No Handle runs for the shard meanwhile.
 	Begun func(ctx context.Context, shard int)
@@ -182,37 +186,71 @@ func (c *Consumer) follow(take, work context.Context, shard int) (progress bool,
 	f := c.Source.Follow()
 	defer f.Close()
 	f.Follow(shard, position)
+	var passed passed
 	for {
-		batches, err := f.Next(take)
+		batches, err := passed.next(take, f)
 		var gone *TrimmedError
 		switch {
 		case errors.As(err, &gone):
-			if err := c.skip(work, gone); err != nil {
+			if err := errors.Join(c.catchUp(work, &passed), c.skip(work, gone)); err != nil {
 				return progress, err
 			}
 			f.Follow(shard, gone.First-1)
 		case err != nil:
-			return progress, err
+			return progress, errors.Join(err, c.catchUp(work, &passed))
 		}
 		for _, b := range batches {
-			if err := c.commit(work, b); err != nil {
+			if err := c.take(work, b, &passed); err != nil {
 				return progress, err
-			}
-			if c.Committed != nil {
-				c.Committed(b)
 			}
 			progress = true
 			if take.Err() != nil {
-				return progress, take.Err()
+				return progress, errors.Join(take.Err(), c.catchUp(work, &passed))
+			}
+		}
+		if passed.due(time.Now()) {
+			if err := c.catchUp(work, &passed); err != nil {
+				return progress, err
 			}
 		}
 	}
 }
 
-func (c *Consumer) commit(ctx context.Context, b Batch) error {
+// take passes a batch, or commits it with what was passed before.
+func (c *Consumer) take(work context.Context, b Batch, p *passed) error {
+	if c.Passes != nil && c.Passes(b) {
+		p.add(b, time.Now())
+		return nil
+	}
+	from := b.After
+	if p.any {
+		from = p.after
+	}
+	if err := c.commit(work, b, from); err != nil {
+		return err
+	}
+	p.any = false
+	if c.Committed != nil {
+		c.Committed(b)
+	}
+	return nil
+}
+
+// catchUp moves the cursor past what was passed.
+func (c *Consumer) catchUp(ctx context.Context, p *passed) error {
+	if !p.any {
+		return nil
+	}
+	p.any = false
+	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error {
+		return Advance(ctx, tx, c.Name, p.shard, p.after, p.through)
+	})
+}
+
+func (c *Consumer) commit(ctx context.Context, b Batch, from int64) error {
 	return pg.InTx(ctx, c.DB, pg.TxOptions{}, func(tx pgx.Tx) error {
 		// The cursor first: a second holder waits here for its row, and leaves before it has worked.
-		if err := Advance(ctx, tx, c.Name, b.Shard, b.After, b.Through); err != nil {
+		if err := Advance(ctx, tx, c.Name, b.Shard, from, b.Through); err != nil {
 			return err
 		}
 		if len(b.Entries) == 0 {

@@ -24,6 +24,8 @@ type judge struct {
 
 	mu    sync.Mutex
 	asked []*promptsv1.ProposedWrite
+	// generation is what the last request named.
+	generation *int64
 	// mangled is what the judge has read beyond what was asked.
 	mangled string
 	// before runs ahead of each judgement.
@@ -32,7 +34,7 @@ type judge struct {
 
 func (j *judge) Review(ctx context.Context, r *promptsv1.ReviewRequest) (*promptsv1.ReviewResponse, error) {
 	j.mu.Lock()
-	j.asked = append(j.asked, r.GetWrites()...)
+	j.asked, j.generation = append(j.asked, r.GetWrites()...), r.Generation
 	before := j.before
 	j.mu.Unlock()
 	if before != nil {
@@ -118,6 +120,9 @@ func TestReviewedCreate(t *testing.T) {
 	var made wireRecord
 	s.ok("POST", "/api/records/task", `{"name":"good","attributes":{"note":"x"}}`, &made)
 	asked := j.took()
+	var generation int64
+	require.NoError(t, s.admin.QueryRow(t.Context(), `SELECT generation FROM sametick.review_sets WHERE org_id = $1`, s.a.OrgID).Scan(&generation))
+	require.Equal(t, &generation, j.generation, "the judge is told which hooks the write insists on")
 	require.Len(t, asked, 1)
 	require.JSONEq(t, `{"name":"good","attributes":{"note":"x"},"workflow_id":null,"step_id":null,"archived":false}`, asked[0].GetAfter().GetText())
 	require.Empty(t, asked[0].GetBefore().GetText())

@@ -33,7 +33,8 @@ func hash(orgID int64, p *review.Proposal) (string, error) {
 
 // Judge implements review.Judge.
 func (r *Reviewer) Judge(ctx context.Context, call records.Call, list []review.Proposal) ([]review.Judgement, error) {
-	req := &promptsv1.ReviewRequest{OrgId: call.OrgID, ActorId: call.ActorID, Traceparent: call.Traceparent, Reserve: durationpb.New(reserve)}
+	req := &promptsv1.ReviewRequest{OrgId: call.OrgID, ActorId: call.ActorID, Traceparent: call.Traceparent, Reserve: durationpb.New(reserve),
+		Generation: call.ReviewSet}
 	for i := range list {
 		p := &list[i]
 		req.Writes = append(req.Writes, &promptsv1.ProposedWrite{EventType: p.EventType, AggregateType: p.Type, AggregateId: p.ID,

@@ -28,7 +28,7 @@ func NewConsumer(f *Feed, e *runs.Engine, o Options) *stream.Consumer {
 	f.Scheduled = e.Take
 	return &stream.Consumer{
 		Name: Consumer, Holder: o.Holder, DB: o.DB, Source: o.Source, LeaseTTL: o.LeaseTTL, Log: o.Log, Trimmed: o.Trimmed,
-		Handle: f.Handle, Committed: f.Committed, Release: e.Release,
+		Handle: f.Handle, Passes: f.Passes, Committed: f.Committed, Release: e.Release,
 		Held: func(shards []int, _ time.Time) { e.Held(shards) },
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/sametick/sametick/services/prompt-worker/internal/store"
 )
 
-// Feed is the scheduler: Handle and Committed are stream.Consumer's. Safe for use by the goroutines of several shards.
+// Feed is the scheduler: Handle, Passes and Committed are stream.Consumer's. Safe for use by the goroutines of several shards.
 type Feed struct {
 	Store    *store.Store
 	Compiler *runs.Compiler
@@ -78,6 +78,27 @@ func (f *Feed) Committed(b stream.Batch) {
 	if len(hints) > 0 {
 		f.Scheduled(b.Shard, hints)
 	}
+}
+
+// Passes is stream.Consumer's: it tells whether a batch certainly triggers nothing and changes no hook. Of an organisation
+// that is not known it is Handle that learns.
+func (f *Feed) Passes(b stream.Batch) bool {
+	f.mu.Lock()
+	s := f.shards[b.Shard]
+	f.mu.Unlock()
+	if s == nil || s.through != b.After {
+		return false
+	}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		list, known := s.hooks[e.OrgID]
+		triggers := func(h *hooks.Hook) bool { return h.Triggers(e.EventType, e.Position) }
+		if !known || e.AggregateType == hooks.TypeHook || slices.ContainsFunc(list, triggers) {
+			return false
+		}
+	}
+	s.through = b.Through
+	return true
 }
 
 // Handle is stream.Consumer's: it schedules what a batch triggers.

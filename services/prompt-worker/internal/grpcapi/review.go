@@ -27,7 +27,8 @@ func (s *Review) Register(r grpc.ServiceRegistrar) { promptsv1.RegisterReviewSer
 
 // Review implements promptsv1.ReviewServiceServer.
 func (s *Review) Review(ctx context.Context, in *promptsv1.ReviewRequest) (*promptsv1.ReviewResponse, error) {
-	r := review.Request{OrgID: in.GetOrgId(), ActorID: in.ActorId, Reserve: in.GetReserve().AsDuration(), Traceparent: in.GetTraceparent()}
+	r := review.Request{OrgID: in.GetOrgId(), ActorID: in.ActorId, Reserve: in.GetReserve().AsDuration(), Traceparent: in.GetTraceparent(),
+		Generation: in.Generation}
 	for _, w := range in.GetWrites() {
 		r.Writes = append(r.Writes, review.Write{
 			EventType: w.GetEventType(), AggregateType: w.GetAggregateType(), AggregateID: w.GetAggregateId(), BaseVersion: w.GetBaseVersion(),

@@ -135,7 +135,7 @@ func (c *court) Review(ctx context.Context, a review.Ask) (prompting.Response, e
 }
 
 // ReviewHooks implements review.Hooks.
-func (c *court) ReviewHooks(context.Context, int64) ([]*review.Hook, error) {
+func (c *court) ReviewHooks(context.Context, int64, *int64) ([]*review.Hook, error) {
 	pattern, _ := event.ParsePattern("task.pre_update")
 	compiler, err := condition.NewWriteCompiler(100)
 	require.NoError(c.t, err)
@@ -150,7 +150,7 @@ func (c *court) ReviewHooks(context.Context, int64) ([]*review.Hook, error) {
 // kept is hooks that are compiled once.
 type kept []*review.Hook
 
-func (k kept) ReviewHooks(context.Context, int64) ([]*review.Hook, error) { return k, nil }
+func (k kept) ReviewHooks(context.Context, int64, *int64) ([]*review.Hook, error) { return k, nil }
 
 type nowhere struct{}
 
@@ -167,7 +167,7 @@ func newCourt(t *testing.T, kind string, script providertest.Script) *court {
 		Servers:   []hooks.Server{{OrgID: 1, ID: 9, Transport: "http", URL: c.shed.url}},
 		Template:  &hooks.Template{OrgID: 1, ID: 5, Labels: prompting.Labels{Latest: 1}}, Versions: map[int]*hooks.Version{1: {TemplateID: 5, Number: 1, Version: version}},
 	}
-	list, err := c.ReviewHooks(t.Context(), 1)
+	list, err := c.ReviewHooks(t.Context(), 1, nil)
 	require.NoError(t, err)
 	c.engine = review.New(kept(list), c, nowhere{}, nil)
 	t.Cleanup(c.engine.Close)

@@ -50,6 +50,8 @@ type Request struct {
 	// Reserve is what the caller keeps of its deadline for the write; 0 is DefaultReserve.
 	Reserve     time.Duration
 	Traceparent string
+	// Generation of the hooks that the caller's write will insist on; nil for the newest.
+	Generation *int64
 }
 
 // Review gives a judgement a write, in their order, before the caller's deadline less its reserve, and in no more than
@@ -61,7 +63,7 @@ func (e *Engine) Review(ctx context.Context, r Request) ([]Judgement, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit(ctx, r.Reserve))
 	defer cancel()
-	hooks, err := e.hooks.ReviewHooks(ctx, r.OrgID)
+	hooks, err := e.hooks.ReviewHooks(ctx, r.OrgID, r.Generation)
 	if err != nil {
 		return nil, err
 	}

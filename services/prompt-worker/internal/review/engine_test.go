@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type hookList []*Hook
 
-func (l hookList) ReviewHooks(context.Context, int64) ([]*Hook, error) { return l, nil }
+func (l hookList) ReviewHooks(context.Context, int64, *int64) ([]*Hook, error) { return l, nil }
 
 // models answers by the hook's id.
 type models struct {

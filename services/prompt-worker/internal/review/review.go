@@ -61,8 +61,8 @@ type Hook struct {
 
 // Hooks finds an organisation's.
 type Hooks interface {
-	// ReviewHooks gives the enabled ones of mode review, in a stable order, as they are now.
-	ReviewHooks(ctx context.Context, orgID int64) ([]*Hook, error)
+	// ReviewHooks gives the enabled ones of mode review, in a stable order, as they are now or as they were in a generation.
+	ReviewHooks(ctx context.Context, orgID int64, generation *int64) ([]*Hook, error)
 }
 
 // Ask is one question to a model.

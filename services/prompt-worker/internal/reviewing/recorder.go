@@ -134,16 +134,19 @@ func (r *Recorder) Draw(take, _ context.Context) error {
 
 // Keep keeps runs until take ends and all are kept. It is a lifecycle.RunFunc.
 func (r *Recorder) Keep(take, work context.Context) error {
-	tick := time.NewTicker(saveEvery)
-	defer tick.Stop()
 	b := &batch{}
+	var due <-chan time.Time // nil while there is nothing to keep: who waits costs nothing
 	for {
+		if due == nil && len(b.runs)+len(b.ends) > 0 {
+			due = time.After(saveEvery)
+		}
 		select {
 		case run := <-r.runs:
 			b.runs = append(b.runs, run)
 		case t := <-r.ends:
 			b.ends = append(b.ends, t)
-		case <-tick.C:
+		case <-due:
+			due = nil
 			r.save(work, b)
 		case <-take.Done():
 			r.last(work, b)

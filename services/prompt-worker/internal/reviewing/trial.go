@@ -37,7 +37,7 @@ func (t *Trier) Try(ctx context.Context, s *hooks.Setup, actorID *int64, w revie
 type alone struct{ hook *review.Hook }
 
 // ReviewHooks implements review.Hooks.
-func (a alone) ReviewHooks(context.Context, int64) ([]*review.Hook, error) {
+func (a alone) ReviewHooks(context.Context, int64, *int64) ([]*review.Hook, error) {
 	return []*review.Hook{a.hook}, nil
 }
 

@@ -107,12 +107,17 @@ const (
 	turn = 16
 	// margin is Config's default.
 	margin = 10 * time.Second
+	// linger is how long room for less than half a turn may wait for more: a load of one run costs the database as much as
+	// one of sixteen, and when many runs end one by one each makes room for one.
+	linger = 20 * time.Millisecond
 	// again is when a hook is looked at again that another worker is at.
 	again = time.Second
 	// lastSave is how long persisting may take once work has ended.
 	lastSave = 2 * time.Second
 	// rescan is how often what waits is looked up anew: what was committed when nobody could be told is found then.
 	rescan = 30 * time.Second
+	// gather is how long an idle group waits for more: runs begin and end in bursts, and the first would go alone.
+	gather = 3 * time.Millisecond
 	// maxBatch bounds what one transaction begins or finishes.
 	maxBatch = 200
 )
@@ -133,6 +138,7 @@ type Engine struct {
 	releases   []release
 	orgs       map[int64]*org
 	line       []*org // organisations with something due and room, in turn
+	room       room
 	flying     int
 	running    int // goroutines
 	bytes      int64
@@ -145,9 +151,9 @@ func New(c Config) *Engine {
 	}
 	e := &Engine{
 		c: c, inbox: make(chan func(), 256), ended: make(chan struct{}), shards: map[int]*shard{}, orgs: map[int64]*org{},
-		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch},
+		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch, linger: gather},
 	}
-	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch}
+	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch, linger: gather}
 	return e
 }
 

@@ -3,14 +3,17 @@ package runs
 import (
 	"context"
 	"sync"
+	"time"
 )
 
-// group does in one call what several goroutines ask for meanwhile: while one call is under way the next gathers, so
-// nobody waits for a batch to fill. One of those who ask makes the call.
+// group does in one call what several goroutines ask for meanwhile: while one call is under way the next gathers. When none
+// is, who comes first waits a moment for others, and nobody waits for a batch to fill. One of those who ask makes the call.
 type group[T, R any] struct {
 	// do gives a result for each value, in order, or errs for all.
 	do   func(ctx context.Context, values []T) ([]R, error)
 	most int
+	// linger is how long the first waits.
+	linger time.Duration
 
 	mu      sync.Mutex
 	busy    bool
@@ -32,6 +35,9 @@ func (g *group[T, R]) Do(ctx context.Context, value T) (R, error) {
 	lead := !g.busy
 	g.busy = true
 	g.mu.Unlock()
+	if lead {
+		time.Sleep(g.linger)
+	}
 	if lead || <-w.lead {
 		g.call(ctx, w)
 	}

@@ -27,6 +27,7 @@ type org struct {
 	flying int
 	line   []*lane
 	lined  bool
+	room   room
 }
 
 // lane is a hook that something waits for.
@@ -40,7 +41,32 @@ type lane struct {
 	hinted, loading, lined bool
 	inHand                 map[int64]struct{}
 	flying                 int
+	room                   room
 	alarm                  *time.Timer
+}
+
+// room tells whether there is enough of it, under one of the bounds, that a load is worth its while.
+type room struct {
+	loaded time.Time
+	// waiting: somebody looks again when it has lingered.
+	waiting bool
+}
+
+// enough also calls again once there is, if there is not now.
+func (r *room) enough(e *Engine, flying, bound int, again func()) bool {
+	free := bound - flying
+	if free <= 0 {
+		return false
+	}
+	left := linger - time.Since(r.loaded)
+	if flying == 0 || 2*free >= min(turn, bound) || left <= 0 {
+		return true
+	}
+	if !r.waiting {
+		r.waiting = true
+		time.AfterFunc(left, func() { e.post(func() { r.waiting = false; again() }) })
+	}
+	return false
 }
 
 // Hint says that a hook has something due in a shard.
@@ -223,7 +249,7 @@ func (e *Engine) settle(l *lane) {
 		}
 	case l.due.After(now):
 		e.wake(l, l.due)
-	case l.flying < e.c.PerHook:
+	case l.room.enough(e, l.flying, e.c.PerHook, func() { e.settle(l) }):
 		e.wake(l, time.Time{})
 		l.lined = true
 		l.org.line = append(l.org.line, l)
@@ -244,7 +270,7 @@ func (e *Engine) wake(l *lane, at time.Time) {
 
 // enlist puts an organisation at the end of the line if it has something due and room for it.
 func (e *Engine) enlist(o *org) {
-	if !o.lined && len(o.line) > 0 && o.flying < e.c.PerOrg {
+	if !o.lined && len(o.line) > 0 && o.room.enough(e, o.flying, e.c.PerOrg, func() { e.enlist(o) }) {
 		o.lined = true
 		e.line = append(e.line, o)
 	}
@@ -253,7 +279,7 @@ func (e *Engine) enlist(o *org) {
 // dispatch loads runs while there is room, an organisation's turn after the other, and of an organisation a hook's
 // after the other.
 func (e *Engine) dispatch() {
-	for len(e.line) > 0 && e.flying < e.c.InAll && (e.bytes < e.c.MaxBytes || e.flying == 0) {
+	for len(e.line) > 0 && (e.bytes < e.c.MaxBytes || e.flying == 0) && e.room.enough(e, e.flying, e.c.InAll, func() {}) {
 		o := e.line[0]
 		e.line = e.line[1:]
 		o.lined = false
@@ -271,6 +297,8 @@ func (e *Engine) dispatch() {
 func (e *Engine) load(l *lane) {
 	n := min(turn, e.c.PerHook-l.flying, e.c.PerOrg-l.org.flying, e.c.InAll-e.flying)
 	e.fly(l, n)
+	now := time.Now()
+	l.room.loaded, l.org.room.loaded, e.room.loaded = now, now, now
 	l.loading, l.hinted = true, false
 	want := Want{Shard: l.shard.id, OrgID: l.org.id, HookID: l.hook, Limit: n, Except: slices.Collect(maps.Keys(l.inHand))}
 	e.async(func() func() {

@@ -12,7 +12,15 @@ import (
 )
 
 const (
-	hold    = `SELECT sametick.hold_prompt_budget($1, $2, $3, $4, $5, $6, $7, $8)`
+	hold = `SELECT sametick.hold_prompt_budget($1, $2, $3, $4, $5, $6, $7, $8)`
+	// holdFree holds for those that nothing bounds, in the order of locks.
+	holdFree = `
+INSERT INTO sametick.prompt_budgets AS b (org_id, hook_id, day, held_runs, held_tokens, held_cost)
+SELECT u.org, h.hook, $3, sum(u.runs), sum(u.tokens), sum(u.cost)
+  FROM unnest($1::bigint[], $2::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) u(org, hook, runs, tokens, cost), LATERAL (VALUES (0::bigint), (u.hook)) h(hook)
+ GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (org_id, hook_id, day) DO UPDATE
+   SET held_runs = b.held_runs + excluded.held_runs, held_tokens = b.held_tokens + excluded.held_tokens, held_cost = b.held_cost + excluded.held_cost`
 	reserve = `
 INSERT INTO sametick.prompt_reservations (run_id, attempt, org_id, hook_id, day, tokens, cost, expires_at)
 SELECT u.run, u.attempt, u.org, u.hook, $5, u.tokens, u.cost, u.until
@@ -79,19 +87,22 @@ func (s *Store) Reserve(ctx context.Context, r Reservation) (refused string, err
 		if err := tx.QueryRow(ctx, reserved, r.Run, r.No).Scan(&held); err != nil || held {
 			return err
 		}
-		all, err := s.reserve(ctx, tx, []Reservation{r})
-		if err == nil {
-			refused = all[0]
+		list, day := []Reservation{r}, today()
+		all, err := s.reserve(ctx, tx, day, list)
+		if err != nil {
+			return err
 		}
-		return err
+		refused = all[0]
+		b := &pgx.Batch{}
+		book(b, day, list, all)
+		return tx.SendBatch(ctx, b).Close()
 	})
 	return refused, err
 }
 
-// reserve answers each reservation, in order. Those of one hook are held together when all of them fit: a budget's row
-// is written once.
-func (s *Store) reserve(ctx context.Context, tx pgx.Tx, list []Reservation) ([]string, error) {
-	day := time.Now().UTC().Truncate(24 * time.Hour)
+// reserve holds what reservations want, and answers each, in order; book keeps them. Those of one hook are held together
+// when all of them fit, and those of hooks that nothing bounds in one statement: a budget's row is written once.
+func (s *Store) reserve(ctx context.Context, tx pgx.Tx, day time.Time, list []Reservation) ([]string, error) {
 	order := make([]int, len(list))
 	for i := range order {
 		order[i] = i
@@ -102,9 +113,19 @@ func (s *Store) reserve(ctx context.Context, tx pgx.Tx, list []Reservation) ([]s
 	})
 	answers := make([]string, len(list))
 	for len(order) > 0 {
-		first := list[order[0]]
-		n := 1
-		for n < len(order) && list[order[n]].HookID == first.HookID && list[order[n]].OrgID == first.OrgID {
+		// As many as nothing bounds; else those of one hook.
+		first, n := list[order[0]], 0
+		for n < len(order) && s.free(list[order[n]]) {
+			n++
+		}
+		if n > 0 {
+			if err := holdUnbounded(ctx, tx, day, list, order[:n]); err != nil {
+				return nil, err
+			}
+			order = order[n:]
+			continue
+		}
+		for n = 1; n < len(order) && list[order[n]].HookID == first.HookID && list[order[n]].OrgID == first.OrgID; {
 			n++
 		}
 		if err := s.holdEach(ctx, tx, day, list, order[:n], answers); err != nil {
@@ -112,7 +133,25 @@ func (s *Store) reserve(ctx context.Context, tx pgx.Tx, list []Reservation) ([]s
 		}
 		order = order[n:]
 	}
-	return answers, book(ctx, tx, day, list, answers)
+	return answers, nil
+}
+
+func today() time.Time { return time.Now().UTC().Truncate(24 * time.Hour) }
+
+// free tells whether no budget bounds a reservation; what it takes is counted all the same.
+func (s *Store) free(r Reservation) bool {
+	return r.Limits == (prompting.Limits{}) && s.orgBudget == (prompting.Limits{})
+}
+
+func holdUnbounded(ctx context.Context, tx pgx.Tx, day time.Time, list []Reservation, of []int) error {
+	n := len(of)
+	org, hook, count, tokens, cost := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	for k, i := range of {
+		r := &list[i]
+		org[k], hook[k], count[k], tokens[k], cost[k] = r.OrgID, r.HookID, r.Worst.Runs, r.Worst.Tokens, r.Worst.Cost
+	}
+	_, err := tx.Exec(ctx, holdFree, org, hook, day, count, tokens, cost)
+	return err
 }
 
 // holdEach holds what reservations of one hook want: all at once or, when that is too much, each that still fits.
@@ -139,8 +178,8 @@ func (s *Store) holdEach(ctx context.Context, tx pgx.Tx, day time.Time, list []R
 	return nil
 }
 
-// book keeps the reservations that were granted.
-func book(ctx context.Context, tx pgx.Tx, day time.Time, list []Reservation, answers []string) error {
+// book queues the keeping of those reservations that were granted.
+func book(b *pgx.Batch, day time.Time, list []Reservation, answers []string) {
 	var run, org, hook, tokens, cost []int64
 	var attempt []int16
 	var until []time.Time
@@ -150,29 +189,30 @@ func book(ctx context.Context, tx pgx.Tx, day time.Time, list []Reservation, ans
 			tokens, cost, until = append(tokens, r.Worst.Tokens), append(cost, r.Worst.Cost), append(until, r.Until)
 		}
 	}
-	if len(run) == 0 {
-		return nil
+	if len(run) > 0 {
+		b.Queue(reserve, run, attempt, org, hook, day, tokens, cost, until)
 	}
-	_, err := tx.Exec(ctx, reserve, run, attempt, org, hook, day, tokens, cost, until)
-	return err
 }
 
 // Settle counts what attempts took, each once however often it is told, and takes back what was guessed of them.
 func (s *Store) Settle(ctx context.Context, list []Settlement) error {
-	return s.worker(ctx, func(tx pgx.Tx) error { return settleAll(ctx, tx, list) })
+	return s.worker(ctx, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		queueSettle(b, list)
+		return tx.SendBatch(ctx, b).Close()
+	})
 }
 
-func settleAll(ctx context.Context, tx pgx.Tx, list []Settlement) error {
+func queueSettle(b *pgx.Batch, list []Settlement) {
 	if len(list) == 0 {
-		return nil
+		return
 	}
 	n := len(list)
 	run, attempt, count, tokens, cost := make([]int64, n), make([]int16, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, t := range list {
 		run[i], attempt[i], count[i], tokens[i], cost[i] = t.Run, int16(t.No), t.Took.Runs, t.Took.Tokens, t.Took.Cost //nolint:gosec // at most runs.MaxAttempts
 	}
-	_, err := tx.Exec(ctx, settle, run, attempt, count, tokens, cost)
-	return err
+	b.Queue(settle, run, attempt, count, tokens, cost)
 }
 
 // Expire settles at their worst case the reservations that nobody has settled until now, and gives how many budgets

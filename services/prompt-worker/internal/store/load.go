@@ -69,6 +69,14 @@ func many[T any](ctx context.Context, tx pgx.Tx, read pgx.RowToFunc[T], sql stri
 	return pgx.CollectRows(rows, read)
 }
 
+// queueMany queues a query whose rows go to into.
+func queueMany[T any](b *pgx.Batch, into *[]T, read pgx.RowToFunc[T], sql string, args ...any) {
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, read)
+		return err
+	})
+}
+
 var errNone = errors.New("store: no such row")
 
 // loadSetup gives a hook with what it runs by; nil when there is none.
@@ -83,32 +91,36 @@ func loadSetup(ctx context.Context, tx pgx.Tx, orgID, id int64) (*hooks.Setup, e
 	return setupOf(ctx, tx, h)
 }
 
+// setupOf asks for all that does not hang on each other at once.
 func setupOf(ctx context.Context, tx pgx.Tx, h *hooks.Hook) (*hooks.Setup, error) {
 	s := &hooks.Setup{Hook: *h, Versions: map[int]*hooks.Version{}}
 	if h.TemplateID == 0 {
 		return s, nil
 	}
-	t, err := one(ctx, tx, readTemplate, errNone, templateByID, h.OrgID, h.TemplateID)
-	if err != nil {
+	b := &pgx.Batch{}
+	var templates []*hooks.Template
+	queueMany(b, &templates, readTemplate, templateByID, h.OrgID, h.TemplateID)
+	queueMany(b, &s.Providers, readProvider, providersByID, h.OrgID, h.Providers())
+	if len(h.Tools) > 0 {
+		var ids []int64
+		for _, grant := range h.Tools {
+			ids = append(ids, grant.ServerID)
+		}
+		queueMany(b, &s.Servers, readServer, serversByID, h.OrgID, ids)
+	}
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
-	if s.Template = t; t.ArchivedAt != nil {
-		return s, nil // its versions are nobody's any more
+	if len(templates) == 0 {
+		return nil, errNone
 	}
-	versions, err := many(ctx, tx, readVersion, versionsByID, h.OrgID, h.TemplateID, h.Wanted(t))
-	if err != nil {
-		return nil, err
+	if s.Template = templates[0]; s.Template.ArchivedAt != nil { // its versions are nobody's any more
+		s.Providers, s.Servers = nil, nil
+		return s, nil
 	}
+	versions, err := many(ctx, tx, readVersion, versionsByID, h.OrgID, h.TemplateID, h.Wanted(s.Template))
 	for _, v := range versions {
 		s.Versions[v.Number] = v
 	}
-	if s.Providers, err = many(ctx, tx, readProvider, providersByID, h.OrgID, h.Providers()); err != nil || len(h.Tools) == 0 {
-		return s, err
-	}
-	var ids []int64
-	for _, grant := range h.Tools {
-		ids = append(ids, grant.ServerID)
-	}
-	s.Servers, err = many(ctx, tx, readServer, serversByID, h.OrgID, ids)
 	return s, err
 }

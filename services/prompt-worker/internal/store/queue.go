@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 	"github.com/sametick/sametick/services/prompt-worker/internal/runs"
 )
@@ -60,15 +61,17 @@ func (s *Store) Waiting(ctx context.Context, shard int) (list []runs.Waiting, er
 func (s *Store) Load(ctx context.Context, w runs.Want) (got runs.Window, err error) {
 	err = s.worker(ctx, func(tx pgx.Tx) (err error) {
 		got = runs.Window{}
-		if _, err := tx.Exec(ctx, inOrder); err != nil {
-			return err
-		}
 		except := w.Except
 		if except == nil {
 			except = []int64{}
 		}
-		found, err := many(ctx, tx, readItem, firstItems, w.Shard, w.HookID, except, w.Limit+1)
-		if err != nil {
+		b := &pgx.Batch{}
+		var found []foundItem
+		var hook []*hooks.Hook
+		b.Queue(inOrder)
+		queueMany(b, &found, readItem, firstItems, w.Shard, w.HookID, except, w.Limit+1)
+		queueMany(b, &hook, readHook, hookByID, w.OrgID, w.HookID)
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
 		for n, f := range found {
@@ -78,8 +81,8 @@ func (s *Store) Load(ctx context.Context, w runs.Want) (got runs.Window, err err
 			}
 			got.Items = append(got.Items, f.Item)
 		}
-		if len(got.Items) > 0 {
-			got.Setup, err = loadSetup(ctx, tx, w.OrgID, w.HookID)
+		if len(got.Items) > 0 && len(hook) > 0 {
+			got.Setup, err = setupOf(ctx, tx, hook[0])
 		}
 		return err
 	})
@@ -118,7 +121,8 @@ func (s *Store) Begin(ctx context.Context, list []runs.Beginning) (answers []run
 				wanted = append(wanted, Reservation{prompting.Attempt{Run: b.Item.ID, No: b.Item.Attempts + 1}, b.Item.OrgID, b.Item.HookID, b.Worst, b.Limits, b.Until})
 			}
 		}
-		refused, err := s.reserve(ctx, tx, wanted)
+		day := today()
+		refused, err := s.reserve(ctx, tx, day, wanted)
 		if err != nil {
 			return err
 		}
@@ -133,8 +137,10 @@ func (s *Store) Begin(ctx context.Context, list []runs.Beginning) (answers []run
 		if len(ids) == 0 {
 			return nil
 		}
-		_, err = tx.Exec(ctx, claim, ids, until)
-		return err
+		b := &pgx.Batch{}
+		book(b, day, wanted, refused)
+		b.Queue(claim, ids, until)
+		return tx.SendBatch(ctx, b).Close()
 	})
 	return answers, err
 }
@@ -171,13 +177,13 @@ func (s *Store) Finish(ctx context.Context, list []runs.Outcome) (kept []bool, e
 				final = append(final, o.Run)
 			}
 		}
-		if err := insertRuns(ctx, tx, final); err != nil {
+		b := &pgx.Batch{}
+		queueRuns(b, final)
+		if err := recordRuns(b, final); err != nil {
 			return err
 		}
-		if err := recordRuns(ctx, tx, final); err != nil {
-			return err
-		}
-		return settleAll(ctx, tx, settled) // last: its rows are those that every attempt of the organisation wants
+		queueSettle(b, settled) // last: its rows are those that every attempt of the organisation wants
+		return tx.SendBatch(ctx, b).Close()
 	})
 	return kept, err
 }

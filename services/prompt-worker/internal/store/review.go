@@ -49,9 +49,9 @@ func (s *Store) ReviewSetups(ctx context.Context, orgID int64) (list []*hooks.Se
 // KeepReviews keeps finished runs of reviews and dry runs, and what their calls took. Each is kept once, however often it is told.
 func (s *Store) KeepReviews(ctx context.Context, list []*runs.Run, ends []Settlement) error {
 	return s.worker(ctx, func(tx pgx.Tx) error {
-		if err := settleAll(ctx, tx, ends); err != nil {
-			return err
-		}
-		return insertRuns(ctx, tx, list)
+		b := &pgx.Batch{}
+		queueSettle(b, ends)
+		queueRuns(b, list)
+		return tx.SendBatch(ctx, b).Close()
 	})
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"math"
 	"strings"
@@ -17,29 +16,33 @@ import (
 // maxEventOutput bounds the output that the event of a run shows, in bytes; the run has it whole.
 const maxEventOutput = 16 << 10
 
-// recordRuns records the events of runs that have ended.
-func recordRuns(ctx context.Context, tx pgx.Tx, list []*runs.Run) error {
-	if len(list) == 0 {
-		return nil
-	}
-	b := &pgx.Batch{}
+// recordRuns queues the recording of the events of runs that have ended: of all in one call, but for those of other traces.
+func recordRuns(b *pgx.Batch, list []*runs.Run) error {
+	var order []outbox.Context
+	calls := map[outbox.Context][]outbox.Event{}
 	for _, r := range list {
-		action, outcome := "completed", ""
+		c, action := outbox.Context{Traceparent: r.Traceparent}, "completed"
 		if r.Status != runs.Completed {
-			action, outcome = "failed", "failed"
+			c.Outcome, action = "failed", "failed"
 		}
 		extra, err := json.Marshal(eventOf(r))
 		if err != nil {
 			return err
 		}
-		args, err := outbox.Args(outbox.Context{Traceparent: r.Traceparent, Outcome: outcome}, outbox.Event{OrgID: r.OrgID,
-			AggregateType: hooks.TypeRun, AggregateID: r.ID, Action: action, RecordName: r.HookName, Extra: extra})
+		if calls[c] == nil {
+			order = append(order, c)
+		}
+		calls[c] = append(calls[c], outbox.Event{OrgID: r.OrgID, AggregateType: hooks.TypeRun, AggregateID: r.ID, Action: action,
+			RecordName: r.HookName, Extra: extra})
+	}
+	for _, c := range order {
+		args, err := outbox.Args(c, calls[c]...)
 		if err != nil {
 			return err
 		}
 		b.Queue(outbox.Statement, args...)
 	}
-	return tx.SendBatch(ctx, b).Close()
+	return nil
 }
 
 type runEvent struct {

@@ -14,12 +14,6 @@ import (
 )
 
 const (
-	insertRun = `
-INSERT INTO sametick.prompt_runs (id, org_id, hook_id, mode, trigger, status, event_id, event_type, aggregate_type, aggregate_id, template_version,
-  provider_id, model, input, output, tool_calls, input_tokens, cached_tokens, output_tokens, cost, latency_us, verdict, reason, rule_ids,
-  injection_suspected, cached, cause, error, attempts, unknown, created_at, finished_at)
-VALUES ($1, $2, $3, $4, $5, $6, nullif($7::bigint, 0), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
-ON CONFLICT (finished_at, id) DO NOTHING`
 	runColumns = `SELECT r.id, r.org_id, r.hook_id, r.mode, r.trigger, r.status, coalesce(r.event_id, 0), r.event_type, r.aggregate_type, r.aggregate_id,
   r.template_version, r.provider_id, r.model, r.input, r.output, r.tool_calls, r.input_tokens, r.cached_tokens, r.output_tokens, r.cost, r.latency_us,
   r.verdict, r.reason, r.rule_ids, r.injection_suspected, r.cached, r.cause, r.error, r.attempts::int, r.unknown::int, r.created_at, r.finished_at
@@ -53,24 +47,11 @@ func (s *Store) RunIDs(ctx context.Context, n int) ([]int64, error) {
 
 // SaveRuns keeps finished runs that never waited. Each is kept once, however often it is told.
 func (s *Store) SaveRuns(ctx context.Context, list []*runs.Run) error {
-	return s.worker(ctx, func(tx pgx.Tx) error { return insertRuns(ctx, tx, list) })
-}
-
-func insertRuns(ctx context.Context, tx pgx.Tx, list []*runs.Run) error {
-	if len(list) == 0 {
-		return nil
-	}
-	b := &pgx.Batch{}
-	for _, r := range list {
-		rules := r.RuleIDs
-		if rules == nil {
-			rules = []string{}
-		}
-		b.Queue(insertRun, r.ID, r.OrgID, r.HookID, r.Mode, r.Trigger, r.Status, r.EventID, r.EventType, r.AggregateType, r.AggregateID,
-			r.TemplateVersion, r.ProviderID, r.Model, asJSON(r.Input), asJSON(r.Output), asJSON(r.ToolCalls), r.Usage.Input, r.Usage.Cached,
-			r.Usage.Output, r.Cost, r.Latency.Microseconds(), r.Verdict, r.Reason, rules, r.Suspected, r.Cached, r.Cause, r.Error, r.Attempts, r.Unknown, r.CreatedAt, r.FinishedAt)
-	}
-	return tx.SendBatch(ctx, b).Close()
+	return s.worker(ctx, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		queueRuns(b, list)
+		return tx.SendBatch(ctx, b).Close()
+	})
 }
 
 // asJSON is a value's, nil for nothing. It is text on the way: so it needs no prepared statement to know what it is.

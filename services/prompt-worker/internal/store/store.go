@@ -28,18 +28,17 @@ type Store struct {
 // New makes a store on a pool of the role sametick_prompt, which stays the caller's.
 func New(pool *pgxpool.Pool, orgBudget prompting.Limits) *Store { return &Store{pool, orgBudget} }
 
-// everyOrg opens all organisations to a transaction, until its end.
-const everyOrg = `SELECT set_config('sametick.every_org', 'on', true)`
+const (
+	// everyOrg opens all organisations to a transaction, until its end.
+	everyOrg = `SELECT set_config('sametick.every_org', 'on', true)`
+	// beginWorker does so with its beginning: one round trip, which counts where a transaction is for a few runs.
+	beginWorker = `BEGIN; ` + everyOrg
+)
 
 // worker runs fn in a transaction that sees every organisation: the worker's, never the API's. One that lost to another is
 // repeated.
 func (s *Store) worker(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return pg.InTx(ctx, s.pool, pg.TxOptions{Retries: 3}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, everyOrg); err != nil {
-			return err
-		}
-		return fn(tx)
-	})
+	return pg.InTx(ctx, s.pool, pg.TxOptions{TxOptions: pgx.TxOptions{BeginQuery: beginWorker}, Retries: 3}, fn)
 }
 
 // org runs fn in a transaction that sees one organisation: that of the call's Idempotency-Key, where it has one.

@@ -32,7 +32,10 @@ type ReviewRequest struct {
 	// W3C traceparent of the request.
 	Traceparent string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// What the caller keeps of its deadline for the write itself.
-	Reserve       *durationpb.Duration `protobuf:"bytes,5,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	Reserve *durationpb.Duration `protobuf:"bytes,5,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	// The generation of the organisation's review hooks that the caller's transaction will insist on: hooks of that
+	// generation may judge though there are newer ones, for then the write fails. Without it the newest ones judge.
+	Generation    *int64 `protobuf:"varint,6,opt,name=generation,proto3,oneof" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,6 +103,13 @@ func (x *ReviewRequest) GetReserve() *durationpb.Duration {
 		return x.Reserve
 	}
 	return nil
+}
+
+func (x *ReviewRequest) GetGeneration() int64 {
+	if x != nil && x.Generation != nil {
+		return *x.Generation
+	}
+	return 0
 }
 
 // ProposedWrite is a pre_* event and what would become of the entity.
@@ -454,14 +464,18 @@ var File_sametick_prompts_v1_review_proto protoreflect.FileDescriptor
 
 const file_sametick_prompts_v1_review_proto_rawDesc = "" +
 	"\n" +
-	" sametick/prompts/v1/review.proto\x12\x13sametick.prompts.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bsametick/wire/v1/wire.proto\"\xe6\x01\n" +
+	" sametick/prompts/v1/review.proto\x12\x13sametick.prompts.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bsametick/wire/v1/wire.proto\"\x9a\x02\n" +
 	"\rReviewRequest\x12\x15\n" +
 	"\x06org_id\x18\x01 \x01(\x03R\x05orgId\x12\x1e\n" +
 	"\bactor_id\x18\x02 \x01(\x03H\x00R\aactorId\x88\x01\x01\x12:\n" +
 	"\x06writes\x18\x03 \x03(\v2\".sametick.prompts.v1.ProposedWriteR\x06writes\x12 \n" +
 	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\x123\n" +
-	"\areserve\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\areserveB\v\n" +
-	"\t_actor_id\"\x94\x03\n" +
+	"\areserve\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\areserve\x12#\n" +
+	"\n" +
+	"generation\x18\x06 \x01(\x03H\x01R\n" +
+	"generation\x88\x01\x01B\v\n" +
+	"\t_actor_idB\r\n" +
+	"\v_generation\"\x94\x03\n" +
 	"\rProposedWrite\x12\x1d\n" +
 	"\n" +
 	"event_type\x18\x01 \x01(\tR\teventType\x12%\n" +
