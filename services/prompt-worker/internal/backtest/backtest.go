@@ -34,7 +34,8 @@ const CauseGone = "event_gone"
 
 // Limits of a backtest.
 const (
-	MaxEvents, DefaultEvents = 200, 50
+	MaxEvents     = 200
+	DefaultEvents = 50
 	// MaxOpen is how many of an organisation may wait or run.
 	MaxOpen = 10
 	// Valid is how long a finished one lets a protected label move.

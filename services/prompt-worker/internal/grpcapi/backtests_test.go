@@ -215,9 +215,10 @@ func TestBacktestSurvivesItsWorker(t *testing.T) {
 	require.EqualValues(t, 14, calls.Load())
 	seen := map[string]int{}
 	for _, asked := range a.model.Asked() {
-		text := promptOf(asked)
-		seen[text[strings.Index(text, "task-"):][:7]]++
+		_, name, _ := strings.Cut(promptOf(asked), "task-")
+		seen[name[:1]]++
 	}
+	require.Len(t, seen, 10)
 	once := 0
 	for _, n := range seen {
 		require.LessOrEqual(t, n, 2)
@@ -280,6 +281,12 @@ func TestCancelABacktest(t *testing.T) {
 	again := must[*promptsv1.Backtest](t)(a.client.CancelBacktest(a.as(orgA), &promptsv1.CancelBacktestRequest{Id: next.GetId()}))
 	require.Equal(t, "completed", again.GetStatus(), "what has ended stays so")
 	require.Len(t, a.events(hooks.TypeBacktest, b.GetId()), 4)
+
+	open := a.Count(`SELECT count(*) FROM sametick.prompt_backtests WHERE finished_at IS NULL`)
+	require.Zero(t, must[int64](t)(a.Store.PruneBacktests(t.Context(), time.Now().Add(-time.Hour))), "they are young")
+	require.EqualValues(t, 2, must[int64](t)(a.Store.PruneBacktests(t.Context(), time.Now().Add(time.Hour))))
+	require.Equal(t, open, a.Count(`SELECT count(*) FROM sametick.prompt_backtests`))
+	require.Zero(t, a.Count(`SELECT count(*) FROM sametick.prompt_backtest_events`))
 }
 
 // server is an MCP server that notes who calls it.
