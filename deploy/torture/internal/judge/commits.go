@@ -99,7 +99,7 @@ func Commits(f *Facts, writes Writes, audits Audits, acknowledged io.Reader) (*V
 // products tells of the aggregates that no writer of the ledger writes: the product does, or a writer through its API.
 func products(aggregateType string) bool {
 	switch aggregateType {
-	case endpointType, "prompt_hook", "prompt_template", "prompt_provider", "prompt_run", "organization", "user", "role", "api_key", "announcement", "feedback":
+	case endpointType, "prompt_hook", "prompt_template", "prompt_provider", "prompt_run", "prompt_backtest", "organization", "user", "role", "api_key", "announcement", "feedback":
 		return true
 	default:
 		return false

@@ -170,6 +170,10 @@ func promptRoutes() map[string]route {
 		"DELETE /api/prompts/hooks/{id}":                              {message: &promptsv1.ArchiveHookRequest{}},
 		"GET /api/prompts/mcp-servers/{id}/tools":                     {message: &promptsv1.ListMcpToolsRequest{}},
 		"POST /api/prompts/hooks/{id}:dry-run":                        {message: &promptsv1.DryRunHookRequest{}},
+		"POST /api/prompts/hooks/{id}:backtest":                       {message: &promptsv1.BacktestHookRequest{}},
+		"GET /api/prompts/backtests":                                  {message: &promptsv1.ListBacktestsRequest{}, pages: paging.Standard},
+		"GET /api/prompts/backtests/{id}":                             {message: &promptsv1.GetBacktestRequest{}},
+		"POST /api/prompts/backtests/{id}:cancel":                     {message: &promptsv1.CancelBacktestRequest{}},
 		"GET /api/prompts/runs":                                       {message: &promptsv1.ListRunsRequest{}, pages: paging.Standard},
 		"GET /api/prompts/runs/{id}":                                  {message: &promptsv1.GetRunRequest{}},
 	}

@@ -63,7 +63,7 @@ type Store interface {
 
 // reserved names are aggregate types that the suite fires itself, or will.
 var reserved = []string{"auth", Aggregate, "workflow_definition", "audit", "session", "invitation",
-	"prompt_run", "prompt_template", "prompt_hook", "prompt_provider", "mcp_server", "webhook_delivery"}
+	"prompt_run", "prompt_template", "prompt_hook", "prompt_provider", "mcp_server", "webhook_delivery", "prompt_backtest"}
 
 // Service is what callers may do with types. Safe for concurrent use.
 type Service struct {

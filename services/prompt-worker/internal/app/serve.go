@@ -22,6 +22,7 @@ import (
 	"github.com/sametick/sametick/pkg/stream"
 	"github.com/sametick/sametick/pkg/telemetry"
 	relayv1 "github.com/sametick/sametick/proto/gen/go/sametick/relay/v1"
+	"github.com/sametick/sametick/services/prompt-worker/internal/backtest"
 	"github.com/sametick/sametick/services/prompt-worker/internal/feed"
 	"github.com/sametick/sametick/services/prompt-worker/internal/grpcapi"
 	"github.com/sametick/sametick/services/prompt-worker/internal/limit"
@@ -53,15 +54,16 @@ type worker struct {
 	store   *store.Store
 	metrics *metrics
 
-	models   *models.Models
-	tools    *models.Tools
-	executor *runs.Executor
-	recorder *reviewing.Recorder
-	reviews  *review.Engine
-	prompts  *managing.Service
-	engine   *runs.Engine
-	relay    *grpc.ClientConn
-	redis    *stream.Redis
+	models    *models.Models
+	tools     *models.Tools
+	executor  *runs.Executor
+	recorder  *reviewing.Recorder
+	reviews   *review.Engine
+	prompts   *managing.Service
+	engine    *runs.Engine
+	backtests *backtest.Runner
+	relay     *grpc.ClientConn
+	redis     *stream.Redis
 }
 
 func serve(ctx context.Context, c *Config, getenv func(string) string, log *slog.Logger) (err error) {
@@ -133,6 +135,7 @@ func (w *worker) build() error {
 		Store: w.store, Ring: ring, Conditions: programs, CheckURL: guard.CheckURL, CheckCommand: w.checkCommand, Tools: w.tools, Executor: w.executor,
 		Reviews: &reviewing.Trier{Store: w.store, Executor: w.executor, Recorder: w.recorder, Mask: mask},
 	}
+	w.backtests = &backtest.Runner{Queue: store.Backtests{Store: w.store}, Executor: w.executor, Reviews: w.prompts.Reviews, Log: w.log, Holder: name + " " + rand.Text()}
 	return nil
 }
 
@@ -174,6 +177,7 @@ func (w *worker) run(ctx context.Context) error {
 			Unary:  grpcapi.Unary(w.c.InternalToken.Reveal(), idempotency.NewClaims(w.pool, nil)),
 			Stream: []grpc.StreamServerInterceptor{streams}, Register: register,
 		}),
+		lifecycle.NewLoop("backtests", w.backtests.Run),
 		lifecycle.NewLoop("runs", w.engine.Run),
 		lifecycle.NewLoop("feed", w.consumer().Run),
 	)
@@ -203,6 +207,8 @@ func (w *worker) upkeep(take, _ context.Context) error {
 				w.complain(take, "old runs cannot be dropped", err)
 				_, err = w.store.PruneBudgets(take, now.Add(-w.c.RunRetention))
 				w.complain(take, "old budgets cannot be dropped", err)
+				_, err = w.store.PruneBacktests(take, now.Add(-w.c.RunRetention))
+				w.complain(take, "old backtests cannot be dropped", err)
 			}
 		}
 		_, err := w.store.Expire(take, time.Now())

@@ -48,6 +48,9 @@ type api struct {
 	log    *lockedBuffer
 	conn   *grpc.ClientConn
 	client promptsv1.PromptServiceClient
+	// executor and reviews are what hooks are tried with.
+	executor *runs.Executor
+	reviews  *reviewing.Trier
 	// offered are the tools of every MCP server.
 	offered []prompting.Tool
 	// fillers are an organisation's own ids, where a request needs more than one.
@@ -89,13 +92,15 @@ func start(t *testing.T) *api {
 	require.NoError(t, err)
 	log := telemetry.NewLogger(a.log, "test", slog.LevelDebug)
 	executor := &runs.Executor{Models: a.model, Compiler: runs.NewCompiler(conditions), Prices: workertest.Free{}}
+	a.executor = executor
 	recorder := reviewing.NewRecorder(a.Store, workertest.Free{}, log)
 	take, stop := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	loops.Go(func() { _ = recorder.Draw(take, take) })
 	loops.Go(func() { _ = recorder.Keep(take, context.Background()) })
+	a.reviews = &reviewing.Trier{Store: a.Store, Executor: executor, Recorder: recorder}
 	service := &managing.Service{Store: a.Store, Ring: a.ring, Conditions: conditions, CheckURL: checkURL, CheckCommand: checkCommand, Tools: a,
-		Executor: executor, Reviews: &reviewing.Trier{Store: a.Store, Executor: executor, Recorder: recorder}}
+		Executor: executor, Reviews: a.reviews}
 	s := rpc.NewServer(rpc.ServerOptions{Addr: "127.0.0.1:0", Log: log, Registry: telemetry.NewRegistry(),
 		Unary: grpcapi.Unary(suiteToken, idempotency.NewClaims(a.Pool, nil)), Register: (&grpcapi.Prompts{Service: service}).Register})
 	require.NoError(t, s.Start(t.Context()))

@@ -57,7 +57,7 @@ func TestLifeOfATemplate(t *testing.T) {
 		r.TemplateId, r.TemplateVersion, r.TemplateLabel = id, 0, "production"
 	}))
 	require.NoError(t, err)
-	require.True(t, errs.HasReason(errs.From(set(1, false)), "LABEL_PROTECTED"))
+	require.True(t, errs.HasReason(errs.From(set(1, false)), "BACKTEST_REQUIRED"))
 	require.NoError(t, set(1, true))
 	require.True(t, errs.HasReason(errs.From(set(3, true)), "VERSION_UNKNOWN"))
 	tpl := must[*promptsv1.Template](t)(a.client.GetTemplate(a.as(orgA), &promptsv1.GetTemplateRequest{Id: id}))

@@ -22,7 +22,7 @@ import (
 
 // tables are those with an organisation's rows that the service's role sees.
 var tables = []string{"prompt_templates", "prompt_template_versions", "prompt_providers", "mcp_servers", "prompt_hooks", "prompt_queue", "prompt_runs",
-	"prompt_budgets", "prompt_reservations", "prompt_backtests", "idempotency_keys", "events", "review_hooks", "review_sets"}
+	"prompt_budgets", "prompt_reservations", "prompt_backtests", "prompt_backtest_events", "idempotency_keys", "events", "review_hooks", "review_sets"}
 
 const mark = "zq-secret"
 
@@ -43,7 +43,8 @@ func plant(a *api) map[string][]int64 {
 			VALUES (1000000, 1, sametick.shard_of(1), $1, 7, '{}', 'task.post_create', 'task', 7, now(), now())`,
 		`INSERT INTO sametick.prompt_budgets (org_id, hook_id, day) VALUES (1, $1, current_date)`,
 		`INSERT INTO sametick.prompt_reservations (run_id, attempt, org_id, hook_id, day, tokens, cost, expires_at) VALUES (1000000, 1, 1, $1, current_date, 1, 1, now() + interval '1 day')`,
-		`INSERT INTO sametick.prompt_backtests (org_id, id, hook_id, template_version, report) VALUES (1, 1, $1, 1, '{}')`,
+		`INSERT INTO sametick.prompt_backtests (org_id, id, hook_id, template_version, status) VALUES (1, 2000000, $1, 1, 'completed')`,
+		`INSERT INTO sametick.prompt_backtest_events (org_id, backtest_id, event_id, run_id, done) SELECT 1, 2000000, 7, $1, true`,
 	} {
 		_, err := a.Admin.Exec(a.t.Context(), sql, second.GetId())
 		require.NoError(a.t, err)
@@ -55,7 +56,7 @@ func plant(a *api) map[string][]int64 {
 	require.NoError(a.t, err)
 	a.fillers[orgB] = map[string]int64{"id": theirs.GetId(), "template_id": tpl.GetId(),
 		"event_id": int64(a.Count(`SELECT min(id) FROM sametick.events WHERE org_id = 2`))}
-	return map[string][]int64{"id": {h.GetId(), second.GetId(), m.GetId(), withModel.GetTemplateId(), withModel.GetProviderId(), run, 1000000},
+	return map[string][]int64{"id": {h.GetId(), second.GetId(), m.GetId(), withModel.GetTemplateId(), withModel.GetProviderId(), run, 1000000, 2000000},
 		"template_id": {withModel.GetTemplateId()}, "provider_id": {withModel.GetProviderId()}, "event_id": {event}, "hook_id": {second.GetId()}}
 }
 
@@ -143,7 +144,7 @@ func TestNobodySeesAnotherOrganisation(t *testing.T) {
 	require.Equal(t, before, a.digest(orgA))
 	// What stands in A's lists alone.
 	seen := func(method string) string {
-		return map[string]string{"ListTemplates": fmt.Sprint("id:", ids["template_id"][0]), "ListProviders": fmt.Sprint("id:", ids["provider_id"][0]),
+		return map[string]string{"ListBacktests": "id:2000000", "ListTemplates": fmt.Sprint("id:", ids["template_id"][0]), "ListProviders": fmt.Sprint("id:", ids["provider_id"][0]),
 			"ListRuns": fmt.Sprint("hook_id:", ids["hook_id"][0]), "ListHooks": mark, "ListMcpServers": mark}[method]
 	}
 	for _, m := range []struct {
@@ -154,6 +155,7 @@ func TestNobodySeesAnotherOrganisation(t *testing.T) {
 		{"ListTemplates", &promptsv1.ListTemplatesRequest{IncludeArchived: true}, &promptsv1.ListTemplatesResponse{}},
 		{"ListProviders", &promptsv1.ListProvidersRequest{IncludeArchived: true}, &promptsv1.ListProvidersResponse{}},
 		{"ListMcpServers", &promptsv1.ListMcpServersRequest{IncludeArchived: true}, &promptsv1.ListMcpServersResponse{}},
+		{"ListBacktests", &promptsv1.ListBacktestsRequest{}, &promptsv1.ListBacktestsResponse{}},
 		{"ListRuns", &promptsv1.ListRunsRequest{}, &promptsv1.ListRunsResponse{}},
 		{"ListRuns", &promptsv1.ListRunsRequest{Status: "pending"}, &promptsv1.ListRunsResponse{}}} {
 		require.NoError(t, a.conn.Invoke(a.as(orgB), "/sametick.prompts.v1.PromptService/"+m.name, m.req, m.into))
@@ -221,7 +223,7 @@ func TestRowLevelSecurity(t *testing.T) {
 	}
 	changes := map[string]string{"prompt_templates": "name = 'stolen'", "prompt_providers": "key_sealed = NULL", "mcp_servers": "headers_sealed = NULL",
 		"prompt_hooks": "version = 9", "prompt_queue": "due_at = now()", "prompt_budgets": "spent_runs = 9", "prompt_reservations": "tokens = 9",
-		"prompt_backtests": "status = 'done'", "review_hooks": "failure_policy = 'fail_open'", "idempotency_keys": "answer = NULL"}
+		"prompt_backtests": "status = 'failed'", "prompt_backtest_events": "done = false", "review_hooks": "failure_policy = 'fail_open'", "idempotency_keys": "answer = NULL"}
 	for _, table := range tables {
 		require.Positive(t, seen(table, "1"), table)
 		require.Zero(t, seen(table, "2"), table)

@@ -84,7 +84,7 @@ func unreviewed(aggregateType string) string {
 	switch aggregateType {
 	case "user", "role", "organization", "api_key", "webhook_endpoint":
 		return "who may do what, and where it is sent, is not for hooks to stop: one could lock everybody out"
-	case TypeTemplate, TypeHook, TypeProvider, TypeServer, TypeRun:
+	case TypeTemplate, TypeHook, TypeProvider, TypeServer, TypeRun, TypeBacktest:
 		return "a bad hook must always be removable"
 	default:
 		return ""

@@ -18,6 +18,7 @@ const (
 	TypeProvider = "prompt_provider"
 	TypeServer   = "mcp_server"
 	TypeRun      = "prompt_run"
+	TypeBacktest = "prompt_backtest"
 )
 
 // Modes of hooks.
@@ -125,6 +126,14 @@ type Template struct {
 	prompting.Labels
 	CreatedAt, UpdatedAt time.Time
 	ArchivedAt           *time.Time
+	// Forced is how a change in hand got by; it is not kept but in its event.
+	Forced *Forced
+}
+
+// Forced is a label that was moved by force, in spite of these hooks; the JSON is how its event shows it.
+type Forced struct {
+	Label                string  `json:"label"`
+	HooksWithoutBacktest []int64 `json:"hooks_without_backtest"`
 }
 
 // Version is one of a template, which never changes.

@@ -16,6 +16,7 @@ func TestMatches(t *testing.T) {
 	}{
 		{"task.*", "task.post_create", true}, {"*.post_create", "task.post_create", true}, {"*", "task.post_create", true}, {"task.*", "taskx.post_create", false},
 		{"prompt_run.completed", "prompt_run.completed", true}, {"prompt_run.*", "prompt_run.failed", true},
+		{"*", "prompt_backtest.post_create", false}, {"*.post_update", "prompt_backtest.post_update", false}, {"prompt_backtest.*", "prompt_backtest.post_update", true},
 		{"*", "prompt_run.completed", false}, {"*.*", "prompt_run.completed", false}, {"*.completed", "prompt_run.completed", false},
 		{"*.completed", "workflow.completed", true}, {"", "task.post_create", false}, {"task", "task.post_create", false},
 	} {

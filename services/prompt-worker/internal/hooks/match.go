@@ -46,13 +46,14 @@ func (c Causation) Allows(hookID int64, maxDepth int) bool {
 	return c.Depth < maxDepth && !slices.Contains(c.HookIDs, hookID)
 }
 
-// Matches tells whether patterns select an event type. Events of runs are selected by name alone (prompt_run.…):
-// a hook on everything must not run on what hooks do.
+// Matches tells whether patterns select an event type. Events of runs and of backtests are selected by name alone
+// (prompt_run.…): a hook on everything must not run on what hooks do.
 func Matches(patterns []string, eventType string) bool {
-	own := strings.HasPrefix(eventType, TypeRun+".")
+	aggregate, _, _ := strings.Cut(eventType, ".")
+	own := aggregate == TypeRun || aggregate == TypeBacktest
 	return slices.ContainsFunc(patterns, func(text string) bool {
 		p, ok := event.ParsePattern(text)
-		return ok && p.Match(eventType) && (!own || strings.HasPrefix(text, TypeRun+"."))
+		return ok && p.Match(eventType) && (!own || strings.HasPrefix(text, aggregate+"."))
 	})
 }
 

@@ -49,7 +49,7 @@ func (s *Service) Runs(ctx context.Context, orgID int64, filter store.RunFilter,
 	}{
 		{"status", filter.Status, []string{runs.Pending, runs.Completed, runs.Failed, runs.Superseded}},
 		{"verdict", filter.Verdict, []string{prompting.Approve, prompting.Reject}},
-		{"trigger", filter.Trigger, []string{runs.ByEvent, runs.ByReview, runs.ByDryRun}},
+		{"trigger", filter.Trigger, []string{runs.ByEvent, runs.ByReview, runs.ByDryRun, runs.ByBacktest}},
 	} {
 		if c.value != "" && !slices.Contains(c.known, c.value) {
 			f.add(c.field, "NOT_IN_ENUM", "one of: %s", strings.Join(c.known, ", "))

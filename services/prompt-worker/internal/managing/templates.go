@@ -118,7 +118,8 @@ func (s *Service) Diff(ctx context.Context, orgID, id int64, from, to int) (stri
 	return prompting.Diff(fmt.Sprintf("version %d", from), a.Version, fmt.Sprintf("version %d", to), b.Version), nil
 }
 
-// SetLabel moves a label. A protected one that hooks follow moves only when forced.
+// SetLabel moves a label. A protected one that enabled hooks follow moves only when each has a backtest of the version that
+// counts (see store.Store.Untested), or when forced. Errors: reason BACKTEST_REQUIRED, and those of store.Store.MoveLabel.
 func (s *Service) SetLabel(ctx context.Context, call hooks.Call, id int64, m prompting.Move) (*hooks.Template, error) {
 	f := &faults{}
 	f.id("template_id", id)
@@ -126,9 +127,21 @@ func (s *Service) SetLabel(ctx context.Context, call hooks.Call, id int64, m pro
 	if err := f.result(); err != nil {
 		return nil, err
 	}
-	return s.Store.MoveLabel(ctx, call, id, m, func(_ context.Context, _ store.Tx, following []*hooks.Hook) (bool, error) {
-		return len(following) == 0, nil
+	var missing []int64
+	t, err := s.Store.MoveLabel(ctx, call, id, m, func(ctx context.Context, tx store.Tx, following []*hooks.Hook) (_ []int64, err error) {
+		ids := []int64{}
+		for _, h := range following {
+			if h.InForce() {
+				ids = append(ids, h.ID)
+			}
+		}
+		missing, err = s.Store.Untested(ctx, tx, call.OrgID, id, m.Version, ids)
+		return missing, err
 	})
+	if errors.Is(err, prompting.ErrUntested) {
+		return nil, wanting(missing, m.Version)
+	}
+	return t, err
 }
 
 // Render shows the prompt that a past event gives; version 0 is the newest. No model is called.

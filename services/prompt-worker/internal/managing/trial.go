@@ -9,6 +9,7 @@ import (
 	"github.com/sametick/sametick/pkg/event"
 	"github.com/sametick/sametick/services/prompt-worker/internal/hooks"
 	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
+	"github.com/sametick/sametick/services/prompt-worker/internal/review"
 	"github.com/sametick/sametick/services/prompt-worker/internal/runs"
 	"github.com/sametick/sametick/services/prompt-worker/internal/store"
 )
@@ -55,10 +56,10 @@ func (s *Service) try(ctx context.Context, set *hooks.Setup, e *event.Event, id 
 	if set.Mode == hooks.ModeAsync {
 		return s.tryAsync(ctx, set, e, id)
 	}
-	if !isPre(e) {
+	if !review.IsPre(e) {
 		return nil, nil, errNoMatch
 	}
-	w, actorID, err := proposal(e)
+	w, actorID, err := review.PastWrite(e)
 	if err != nil {
 		return nil, nil, errs.Wrap(err, errs.FailedPrecondition, "EVENT_NOT_READABLE", "the event is of no known form")
 	}

@@ -30,7 +30,8 @@ type Limits struct {
 	Cost   *int64 `json:"cost"`
 }
 
-func (l Limits) allow(a Amount) bool {
+// Allow tells whether an amount is within them.
+func (l Limits) Allow(a Amount) bool {
 	within := func(limit *int64, n int64) bool { return limit == nil || n <= *limit }
 	return within(l.Runs, a.Runs) && within(l.Tokens, a.Tokens) && within(l.Cost, a.Cost)
 }
@@ -93,7 +94,7 @@ func (l *Ledger) Reserve(a Attempt, worst Amount, limits Limits, expires time.Ti
 	if _, held := l.reserved[a]; held {
 		return nil
 	}
-	if worst.Runs < 0 || worst.Tokens < 0 || worst.Cost < 0 || !limits.allow(l.spent.Plus(l.Held()).Plus(worst)) {
+	if worst.Runs < 0 || worst.Tokens < 0 || worst.Cost < 0 || !limits.Allow(l.spent.Plus(l.Held()).Plus(worst)) {
 		return ErrBudget
 	}
 	if l.reserved == nil {

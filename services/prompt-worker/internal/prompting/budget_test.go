@@ -87,7 +87,7 @@ func TestLedgerNeverExceeds(t *testing.T) {
 				}
 				require.Equal(t, spent, l.Spent())
 				require.Equal(t, held, l.Held())
-				require.True(t, limits.allow(spent.Plus(held)))
+				require.True(t, limits.Allow(spent.Plus(held)))
 			},
 		})
 	})

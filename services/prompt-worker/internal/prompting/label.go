@@ -16,7 +16,7 @@ const LabelProduction = "production"
 // Label is where a name points to.
 type Label struct {
 	Version int
-	// Protected ones that hooks follow move only when forced.
+	// Protected ones that hooks follow move only when backtested, or forced.
 	Protected bool
 }
 
@@ -32,7 +32,7 @@ type Labels struct {
 var (
 	ErrNoLabel   = errs.New(errs.FailedPrecondition, "LABEL_UNKNOWN", "the template has no such label")
 	ErrNoVersion = errs.New(errs.NotFound, "VERSION_UNKNOWN", "the template has no such version")
-	ErrUntested  = errs.New(errs.FailedPrecondition, "LABEL_PROTECTED", "the label is protected and hooks follow it: try the version, then force the move")
+	ErrUntested  = errs.New(errs.FailedPrecondition, "BACKTEST_REQUIRED", "the label is protected and hooks follow it: backtest the version, or force the move")
 )
 
 // Resolve gives the version that a hook uses: a fixed one, or the one that its label has now.
@@ -60,7 +60,7 @@ type Move struct {
 	// Protected is nil to leave it as it is.
 	Protected *bool
 	Force     bool
-	// Tested tells that no hook follows the label, or that the version was tried for each that does.
+	// Tested tells that no enabled hook follows the label, or that the version was backtested for each that does.
 	Tested bool
 }
 

@@ -136,7 +136,7 @@ type Judgement struct {
 
 // exempt are the types of prompt-worker's own objects. No hook is asked about them: a bad hook can always be removed.
 func exempt(aggregateType string) bool {
-	return slices.Contains([]string{"prompt_template", "prompt_hook", "prompt_provider", "mcp_server"}, aggregateType)
+	return slices.Contains([]string{"prompt_template", "prompt_hook", "prompt_provider", "mcp_server", "prompt_backtest"}, aggregateType)
 }
 
 // matches tells whether a hook wants to see an event type.

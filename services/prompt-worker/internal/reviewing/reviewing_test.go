@@ -221,4 +221,4 @@ func TestBudgetOfReviews(t *testing.T) {
 	}
 }
 
-func nothing(context.Context, store.Tx, []*hooks.Hook) (bool, error) { return true, nil }
+func nothing(context.Context, store.Tx, []*hooks.Hook) ([]int64, error) { return nil, nil }

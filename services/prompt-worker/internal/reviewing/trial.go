@@ -22,8 +22,13 @@ type Trier struct {
 // Try gives what one hook, enabled or not, says of a write; nil when it does not match it. The run is not kept yet.
 func (t *Trier) Try(ctx context.Context, s *hooks.Setup, actorID *int64, w review.Write) (*runs.Run, error) {
 	found := NewHooks(t.Store, t.Executor.Compiler)
+	return t.TryBy(ctx, s, actorID, w, &Runner{Hooks: found, Store: t.Store, Executor: t.Executor, Recorder: t.Recorder})
+}
+
+// TryBy is Try with models asked by another: all that it has asked has ended when it returns.
+func (t *Trier) TryBy(ctx context.Context, s *hooks.Setup, actorID *int64, w review.Write, by review.Runner) (*runs.Run, error) {
 	c := &captured{recorder: t.Recorder}
-	engine := review.New(alone{found.hook(s)}, &Runner{Hooks: found, Store: t.Store, Executor: t.Executor, Recorder: t.Recorder}, c, t.Mask)
+	engine := review.New(alone{NewHooks(t.Store, t.Executor.Compiler).hook(s)}, by, c, t.Mask)
 	defer engine.Close()
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout()+review.DefaultReserve)
 	defer cancel()

@@ -35,7 +35,7 @@ SELECT u.run, u.attempt, u.org, u.hook, $5, u.tokens, u.cost, u.until
     FROM gone, LATERAL (VALUES (0::bigint), (hook_id)) h(hook) GROUP BY 1, 2, 3),
 locked AS (
   SELECT b.org_id, b.hook_id, b.day FROM sametick.prompt_budgets b JOIN moved m ON (b.org_id, b.hook_id, b.day) = (m.org_id, m.hook, m.day)
-   ORDER BY b.org_id, b.hook_id, b.day FOR UPDATE OF b)
+   ORDER BY b.org_id, b.hook_id <> 0, b.hook_id, b.day FOR UPDATE OF b)
 UPDATE sametick.prompt_budgets b
    SET spent_runs = b.spent_runs + m.took_runs, spent_tokens = b.spent_tokens + m.took_tokens, spent_cost = b.spent_cost + m.took_cost,
        held_runs = b.held_runs - m.free_runs, held_tokens = b.held_tokens - m.free_tokens, held_cost = b.held_cost - m.free_cost

@@ -43,6 +43,8 @@ type object struct {
 	id            int64
 	name          string
 	before, after map[string]any
+	// extra joins the payload; nil for nothing.
+	extra map[string]any
 }
 
 // record records the pre_ and post_ event of an operation.
@@ -51,9 +53,15 @@ func record(ctx context.Context, tx pgx.Tx, call hooks.Call, operation string, o
 	if err != nil {
 		return err
 	}
+	var extra json.RawMessage
+	if o.extra != nil {
+		if extra, err = json.Marshal(o.extra); err != nil {
+			return err
+		}
+	}
 	list := make([]outbox.Event, 2)
 	for i, action := range []string{event.Pre(operation), event.Post(operation)} {
-		list[i] = outbox.Event{OrgID: call.OrgID, AggregateType: o.typ, AggregateID: o.id, Action: action, RecordName: o.name, Changes: changes}
+		list[i] = outbox.Event{OrgID: call.OrgID, AggregateType: o.typ, AggregateID: o.id, Action: action, RecordName: o.name, Changes: changes, Extra: extra}
 	}
 	_, err = outbox.Append(ctx, tx, call.Context, list...)
 	return err

@@ -35,7 +35,7 @@ func (s *Store) CreateProvider(ctx context.Context, call hooks.Call, p hooks.Pro
 		if out, err = one(ctx, tx, readProvider, errNoProvider, providerByID, call.OrgID, p.ID); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, event.Create, object{hooks.TypeProvider, p.ID, p.Name, nil, providerFields(&out)})
+		return record(ctx, tx, call, event.Create, object{typ: hooks.TypeProvider, id: p.ID, name: p.Name, after: providerFields(&out)})
 	})
 	return out, err
 }
@@ -95,7 +95,7 @@ func (s *Store) changeProvider(ctx context.Context, call hooks.Call, id int64, v
 		if out, err = one(ctx, tx, readProvider, errNoProvider, providerByID, call.OrgID, id); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, operation, object{hooks.TypeProvider, id, out.Name, providerFields(&before), providerFields(&out)})
+		return record(ctx, tx, call, operation, object{typ: hooks.TypeProvider, id: id, name: out.Name, before: providerFields(&before), after: providerFields(&out)})
 	})
 	return out, err
 }
@@ -137,7 +137,7 @@ func (s *Store) CreateServer(ctx context.Context, call hooks.Call, m hooks.Serve
 		if out, err = one(ctx, tx, readServer, errNoServer, serverByID, call.OrgID, m.ID); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, event.Create, object{hooks.TypeServer, m.ID, m.Name, nil, serverFields(&out)})
+		return record(ctx, tx, call, event.Create, object{typ: hooks.TypeServer, id: m.ID, name: m.Name, after: serverFields(&out)})
 	})
 	return out, err
 }
@@ -155,7 +155,7 @@ func (s *Store) ArchiveServer(ctx context.Context, call hooks.Call, id int64) (o
 		if out, err = one(ctx, tx, readServer, errNoServer, serverByID, call.OrgID, id); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, event.Archive, object{hooks.TypeServer, id, out.Name, serverFields(&before), serverFields(&out)})
+		return record(ctx, tx, call, event.Archive, object{typ: hooks.TypeServer, id: id, name: out.Name, before: serverFields(&before), after: serverFields(&out)})
 	})
 	return out, err
 }

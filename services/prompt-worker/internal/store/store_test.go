@@ -48,7 +48,8 @@ func fill(w *workertest.World) {
 		CreatedAt: time.Now(), FinishedAt: time.Now()}}))
 	_, err = w.Store.Reserve(ctx, store.Reservation{Attempt: prompting.Attempt{Run: 5, No: 1}, OrgID: 1, HookID: h.ID, Until: time.Now().Add(time.Hour)})
 	require.NoError(w.T, err)
-	_, err = w.Admin.Exec(ctx, `INSERT INTO sametick.prompt_backtests (org_id, id, hook_id, template_version, report) VALUES (1, 1, 1, 1, '{}');
+	_, err = w.Admin.Exec(ctx, `INSERT INTO sametick.prompt_backtests (org_id, id, hook_id, template_version) VALUES (1, 1, 1, 1);
+		INSERT INTO sametick.prompt_backtest_events (org_id, backtest_id, event_id, run_id) VALUES (1, 1, 1, 1);
 		INSERT INTO sametick.review_hooks VALUES (1, 1, 'n', '{}', 'fail_open', 'warn', 1)`)
 	require.NoError(w.T, err)
 }
@@ -65,7 +66,7 @@ func TestRows(t *testing.T) {
 	require.NoError(t, err)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
-	require.Len(t, tables, 12)
+	require.Len(t, tables, 13)
 	sees := func(table string, org int64) (n int) {
 		require.NoError(t, pg.InTx(ctx, w.Pool, pg.TxOptions{Org: org}, func(tx pgx.Tx) error {
 			return tx.QueryRow(ctx, "SELECT count(*) FROM sametick."+table).Scan(&n)

@@ -31,7 +31,7 @@ func (s *Store) CreateTemplate(ctx context.Context, call hooks.Call, id int64, n
 		if t, err = one(ctx, tx, readTemplate, errNoTemplate, templateByID, call.OrgID, id); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, event.Create, object{hooks.TypeTemplate, id, name, nil, templateFields(t)})
+		return record(ctx, tx, call, event.Create, object{typ: hooks.TypeTemplate, id: id, name: name, after: templateFields(t)})
 	})
 	return t, err
 }
@@ -62,18 +62,23 @@ func (s *Store) AddVersion(ctx context.Context, call hooks.Call, id int64, v pro
 	return made, err
 }
 
-// MoveLabel sets a label. tested is asked about the hooks that follow it, when it matters. Errors: those of
-// prompting.Labels.Set, and as AddVersion.
-func (s *Store) MoveLabel(ctx context.Context, call hooks.Call, id int64, m prompting.Move, tested func(context.Context, Tx, []*hooks.Hook) (bool, error)) (*hooks.Template, error) {
+// MoveLabel sets a label. untested is asked which of the hooks that follow it lack a backtest; the event of a forced move
+// names them. Errors: those of prompting.Labels.Set, and as AddVersion.
+func (s *Store) MoveLabel(ctx context.Context, call hooks.Call, id int64, m prompting.Move, untested func(context.Context, Tx, []*hooks.Hook) ([]int64, error)) (*hooks.Template, error) {
 	return s.changeTemplate(ctx, call, id, event.Update, func(tx pgx.Tx, t *hooks.Template) error {
 		following, err := many(ctx, tx, readHook, followers, call.OrgID, id, m.Label)
 		if err != nil {
 			return err
 		}
-		if m.Tested, err = tested(ctx, tx, following); err != nil {
+		missing, err := untested(ctx, tx, following)
+		if err != nil {
 			return err
 		}
+		m.Tested = len(missing) == 0
 		t.Labels, err = t.Set(m)
+		if m.Force {
+			t.Forced = &hooks.Forced{Label: m.Label, HooksWithoutBacktest: append([]int64{}, missing...)}
+		}
 		return err
 	})
 }
@@ -108,10 +113,15 @@ func (s *Store) changeTemplate(ctx context.Context, call hooks.Call, id int64, o
 		if _, err := tx.Exec(ctx, touchReviewHooks, call.OrgID, id, int64(0)); err != nil {
 			return err
 		}
+		forced := t.Forced
 		if t, err = one(ctx, tx, readTemplate, errNoTemplate, templateByID, call.OrgID, id); err != nil {
 			return err
 		}
-		return record(ctx, tx, call, operation, object{hooks.TypeTemplate, id, t.Name, before, templateFields(t)})
+		o := object{typ: hooks.TypeTemplate, id: id, name: t.Name, before: before, after: templateFields(t)}
+		if forced != nil {
+			o.extra = map[string]any{"forced": forced}
+		}
+		return record(ctx, tx, call, operation, o)
 	})
 	return t, err
 }

@@ -3305,6 +3305,822 @@ func (x *DryRunHookRequest) GetEventId() int64 {
 	return 0
 }
 
+type BacktestHookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hook's, which has a template.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Of the hook's template; 0 means the newest.
+	TemplateVersion int32 `protobuf:"varint,2,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
+	// The newest matching ones, 1 to 200; 0 means 50.
+	Events int32 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
+	// Another provider or model than the hook's; empty for the hook's own.
+	ProviderId int64  `protobuf:"varint,4,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	Model      string `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
+	// Of the whole backtest, whatever the day; beside the organisation's. The hook's own is not touched.
+	Budget        *Budget `protobuf:"bytes,6,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestHookRequest) Reset() {
+	*x = BacktestHookRequest{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestHookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestHookRequest) ProtoMessage() {}
+
+func (x *BacktestHookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestHookRequest.ProtoReflect.Descriptor instead.
+func (*BacktestHookRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *BacktestHookRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *BacktestHookRequest) GetTemplateVersion() int32 {
+	if x != nil {
+		return x.TemplateVersion
+	}
+	return 0
+}
+
+func (x *BacktestHookRequest) GetEvents() int32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *BacktestHookRequest) GetProviderId() int64 {
+	if x != nil {
+		return x.ProviderId
+	}
+	return 0
+}
+
+func (x *BacktestHookRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *BacktestHookRequest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+type GetBacktestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBacktestRequest) Reset() {
+	*x = GetBacktestRequest{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBacktestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBacktestRequest) ProtoMessage() {}
+
+func (x *GetBacktestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBacktestRequest.ProtoReflect.Descriptor instead.
+func (*GetBacktestRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GetBacktestRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type ListBacktestsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	HookId *int64                 `protobuf:"varint,1,opt,name=hook_id,json=hookId,proto3,oneof" json:"hook_id,omitempty"`
+	// 1 to 100; 0 means 25.
+	Limit         *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Cursor        string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBacktestsRequest) Reset() {
+	*x = ListBacktestsRequest{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBacktestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBacktestsRequest) ProtoMessage() {}
+
+func (x *ListBacktestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBacktestsRequest.ProtoReflect.Descriptor instead.
+func (*ListBacktestsRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ListBacktestsRequest) GetHookId() int64 {
+	if x != nil && x.HookId != nil {
+		return *x.HookId
+	}
+	return 0
+}
+
+func (x *ListBacktestsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListBacktestsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+type ListBacktestsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Data          []*Backtest `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
+	Total         int64       `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	NextCursor    *string     `protobuf:"bytes,3,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBacktestsResponse) Reset() {
+	*x = ListBacktestsResponse{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBacktestsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBacktestsResponse) ProtoMessage() {}
+
+func (x *ListBacktestsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBacktestsResponse.ProtoReflect.Descriptor instead.
+func (*ListBacktestsResponse) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListBacktestsResponse) GetData() []*Backtest {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ListBacktestsResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ListBacktestsResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+type CancelBacktestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelBacktestRequest) Reset() {
+	*x = CancelBacktestRequest{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelBacktestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelBacktestRequest) ProtoMessage() {}
+
+func (x *CancelBacktestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelBacktestRequest.ProtoReflect.Descriptor instead.
+func (*CancelBacktestRequest) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CancelBacktestRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type Backtest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	HookId int64                  `protobuf:"varint,2,opt,name=hook_id,json=hookId,proto3" json:"hook_id,omitempty"`
+	// "review" or "async".
+	Mode            string `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	TemplateId      int64  `protobuf:"varint,4,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	TemplateVersion int32  `protobuf:"varint,5,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
+	// As asked for; empty for the hook's own.
+	ProviderId int64   `protobuf:"varint,6,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	Model      string  `protobuf:"bytes,7,opt,name=model,proto3" json:"model,omitempty"`
+	Events     int32   `protobuf:"varint,8,opt,name=events,proto3" json:"events,omitempty"`
+	Budget     *Budget `protobuf:"bytes,9,opt,name=budget,proto3" json:"budget,omitempty"`
+	// "queued", "running", "completed", "cancelled" or "failed".
+	Status string `protobuf:"bytes,10,opt,name=status,proto3" json:"status,omitempty"`
+	// Why it failed.
+	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	// Whose budget ended it early: "backtest" or "organisation"; empty for nobody's.
+	BudgetExhausted string                 `protobuf:"bytes,12,opt,name=budget_exhausted,json=budgetExhausted,proto3" json:"budget_exhausted,omitempty"`
+	Report          *BacktestReport        `protobuf:"bytes,13,opt,name=report,proto3" json:"report,omitempty"`
+	CreatedAt       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	FinishedAt      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Backtest) Reset() {
+	*x = Backtest{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backtest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backtest) ProtoMessage() {}
+
+func (x *Backtest) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backtest.ProtoReflect.Descriptor instead.
+func (*Backtest) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Backtest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Backtest) GetHookId() int64 {
+	if x != nil {
+		return x.HookId
+	}
+	return 0
+}
+
+func (x *Backtest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Backtest) GetTemplateId() int64 {
+	if x != nil {
+		return x.TemplateId
+	}
+	return 0
+}
+
+func (x *Backtest) GetTemplateVersion() int32 {
+	if x != nil {
+		return x.TemplateVersion
+	}
+	return 0
+}
+
+func (x *Backtest) GetProviderId() int64 {
+	if x != nil {
+		return x.ProviderId
+	}
+	return 0
+}
+
+func (x *Backtest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Backtest) GetEvents() int32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Backtest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *Backtest) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Backtest) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Backtest) GetBudgetExhausted() string {
+	if x != nil {
+		return x.BudgetExhausted
+	}
+	return ""
+}
+
+func (x *Backtest) GetReport() *BacktestReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *Backtest) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Backtest) GetFinishedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FinishedAt
+	}
+	return nil
+}
+
+// BacktestReport is what has been found so far.
+type BacktestReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events that matched, and those of them that are done.
+	Matched int32 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	Done    int32 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// Of those done: without a decision of then to compare with; failed.
+	NoBaseline int32              `protobuf:"varint,3,opt,name=no_baseline,json=noBaseline,proto3" json:"no_baseline,omitempty"`
+	Failed     int32              `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failures   []*BacktestFailure `protobuf:"bytes,5,rep,name=failures,proto3" json:"failures,omitempty"`
+	Matrix     []*BacktestCell    `protobuf:"bytes,6,rep,name=matrix,proto3" json:"matrix,omitempty"`
+	// Events of which the two say something else, newest first: the first 100 of flips_total.
+	Flips      []*BacktestFlip `protobuf:"bytes,7,rep,name=flips,proto3" json:"flips,omitempty"`
+	FlipsTotal int32           `protobuf:"varint,8,opt,name=flips_total,json=flipsTotal,proto3" json:"flips_total,omitempty"`
+	Usage      *Usage          `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`
+	// Calls of models begun; those of them that nobody knows the outcome of, which may have been paid for.
+	Calls   int32 `protobuf:"varint,10,opt,name=calls,proto3" json:"calls,omitempty"`
+	Unknown int32 `protobuf:"varint,11,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// In milliseconds, of the events whose model was asked.
+	LatencyP50    float64 `protobuf:"fixed64,12,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"`
+	LatencyP95    float64 `protobuf:"fixed64,13,opt,name=latency_p95,json=latencyP95,proto3" json:"latency_p95,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestReport) Reset() {
+	*x = BacktestReport{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestReport) ProtoMessage() {}
+
+func (x *BacktestReport) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestReport.ProtoReflect.Descriptor instead.
+func (*BacktestReport) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *BacktestReport) GetMatched() int32 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetDone() int32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetNoBaseline() int32 {
+	if x != nil {
+		return x.NoBaseline
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetFailures() []*BacktestFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetMatrix() []*BacktestCell {
+	if x != nil {
+		return x.Matrix
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetFlips() []*BacktestFlip {
+	if x != nil {
+		return x.Flips
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetFlipsTotal() int32 {
+	if x != nil {
+		return x.FlipsTotal
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetCalls() int32 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetUnknown() int32 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetLatencyP50() float64 {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetLatencyP95() float64 {
+	if x != nil {
+		return x.LatencyP95
+	}
+	return 0
+}
+
+type BacktestFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As a run's, or "event_gone".
+	Cause         string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	Count         int32  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestFailure) Reset() {
+	*x = BacktestFailure{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestFailure) ProtoMessage() {}
+
+func (x *BacktestFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestFailure.ProtoReflect.Descriptor instead.
+func (*BacktestFailure) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *BacktestFailure) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *BacktestFailure) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// BacktestCell counts events.
+type BacktestCell struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was decided then: "approve", "reject" or "error" of a review, "output" or "error" of an async hook, or "no_baseline".
+	Baseline string `protobuf:"bytes,1,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// What the version says: "approve", "reject" or "error" of a review; "equal", "different", "invalid" or "error" of an async
+	// hook, and "output" where there is nothing to compare with.
+	Result        string `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	Count         int32  `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestCell) Reset() {
+	*x = BacktestCell{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestCell) ProtoMessage() {}
+
+func (x *BacktestCell) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestCell.ProtoReflect.Descriptor instead.
+func (*BacktestCell) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *BacktestCell) GetBaseline() string {
+	if x != nil {
+		return x.Baseline
+	}
+	return ""
+}
+
+func (x *BacktestCell) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *BacktestCell) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type BacktestFlip struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	EventId int64                  `protobuf:"varint,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The runs, where they are kept; 0 for none.
+	BaselineRunId  int64  `protobuf:"varint,2,opt,name=baseline_run_id,json=baselineRunId,proto3" json:"baseline_run_id,omitempty"`
+	RunId          int64  `protobuf:"varint,3,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	Baseline       string `protobuf:"bytes,4,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	BaselineReason string `protobuf:"bytes,5,opt,name=baseline_reason,json=baselineReason,proto3" json:"baseline_reason,omitempty"`
+	Result         string `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
+	Reason         string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BacktestFlip) Reset() {
+	*x = BacktestFlip{}
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestFlip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestFlip) ProtoMessage() {}
+
+func (x *BacktestFlip) ProtoReflect() protoreflect.Message {
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestFlip.ProtoReflect.Descriptor instead.
+func (*BacktestFlip) Descriptor() ([]byte, []int) {
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *BacktestFlip) GetEventId() int64 {
+	if x != nil {
+		return x.EventId
+	}
+	return 0
+}
+
+func (x *BacktestFlip) GetBaselineRunId() int64 {
+	if x != nil {
+		return x.BaselineRunId
+	}
+	return 0
+}
+
+func (x *BacktestFlip) GetRunId() int64 {
+	if x != nil {
+		return x.RunId
+	}
+	return 0
+}
+
+func (x *BacktestFlip) GetBaseline() string {
+	if x != nil {
+		return x.Baseline
+	}
+	return ""
+}
+
+func (x *BacktestFlip) GetBaselineReason() string {
+	if x != nil {
+		return x.BaselineReason
+	}
+	return ""
+}
+
+func (x *BacktestFlip) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *BacktestFlip) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without those served from a cache.
@@ -3319,7 +4135,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +4147,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[46]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +4160,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{46}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Usage) GetInputTokens() int64 {
@@ -3388,7 +4204,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +4216,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[47]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +4229,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{47}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ToolCall) GetTool() string {
@@ -3456,7 +4272,7 @@ type Run struct {
 	Id     int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	HookId int64                  `protobuf:"varint,2,opt,name=hook_id,json=hookId,proto3" json:"hook_id,omitempty"`
 	Mode   string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
-	// "event", "review" or "dry_run".
+	// "event", "review", "dry_run" or "backtest".
 	Trigger string `protobuf:"bytes,4,opt,name=trigger,proto3" json:"trigger,omitempty"`
 	// "pending", "completed", "failed" or "superseded".
 	Status          string      `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
@@ -3492,7 +4308,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +4320,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[48]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +4333,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{48}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Run) GetId() int64 {
@@ -3728,7 +4544,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +4556,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[49]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +4569,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{49}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListRunsRequest) GetHookId() int64 {
@@ -3844,7 +4660,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +4672,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[50]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +4685,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{50}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRunsResponse) GetData() []*Run {
@@ -3895,7 +4711,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +4723,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[51]
+	mi := &file_sametick_prompts_v1_prompts_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4736,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{51}
+	return file_sametick_prompts_v1_prompts_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetRunRequest) GetId() int64 {
@@ -4247,7 +5063,87 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\b_version\">\n" +
 	"\x11DryRunHookRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x19\n" +
-	"\bevent_id\x18\x02 \x01(\x03R\aeventId\"\x88\x01\n" +
+	"\bevent_id\x18\x02 \x01(\x03R\aeventId\"\xd4\x01\n" +
+	"\x13BacktestHookRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12)\n" +
+	"\x10template_version\x18\x02 \x01(\x05R\x0ftemplateVersion\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\x05R\x06events\x12\x1f\n" +
+	"\vprovider_id\x18\x04 \x01(\x03R\n" +
+	"providerId\x12\x14\n" +
+	"\x05model\x18\x05 \x01(\tR\x05model\x123\n" +
+	"\x06budget\x18\x06 \x01(\v2\x1b.sametick.prompts.v1.BudgetR\x06budget\"$\n" +
+	"\x12GetBacktestRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"}\n" +
+	"\x14ListBacktestsRequest\x12\x1c\n" +
+	"\ahook_id\x18\x01 \x01(\x03H\x00R\x06hookId\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursorB\n" +
+	"\n" +
+	"\b_hook_idB\b\n" +
+	"\x06_limit\"\x96\x01\n" +
+	"\x15ListBacktestsResponse\x121\n" +
+	"\x04data\x18\x01 \x03(\v2\x1d.sametick.prompts.v1.BacktestR\x04data\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12$\n" +
+	"\vnext_cursor\x18\x03 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"'\n" +
+	"\x15CancelBacktestRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"\xa5\x04\n" +
+	"\bBacktest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x17\n" +
+	"\ahook_id\x18\x02 \x01(\x03R\x06hookId\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x1f\n" +
+	"\vtemplate_id\x18\x04 \x01(\x03R\n" +
+	"templateId\x12)\n" +
+	"\x10template_version\x18\x05 \x01(\x05R\x0ftemplateVersion\x12\x1f\n" +
+	"\vprovider_id\x18\x06 \x01(\x03R\n" +
+	"providerId\x12\x14\n" +
+	"\x05model\x18\a \x01(\tR\x05model\x12\x16\n" +
+	"\x06events\x18\b \x01(\x05R\x06events\x123\n" +
+	"\x06budget\x18\t \x01(\v2\x1b.sametick.prompts.v1.BudgetR\x06budget\x12\x16\n" +
+	"\x06status\x18\n" +
+	" \x01(\tR\x06status\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x12)\n" +
+	"\x10budget_exhausted\x18\f \x01(\tR\x0fbudgetExhausted\x12;\n" +
+	"\x06report\x18\r \x01(\v2#.sametick.prompts.v1.BacktestReportR\x06report\x129\n" +
+	"\n" +
+	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12;\n" +
+	"\vfinished_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"finishedAt\"\xf2\x03\n" +
+	"\x0eBacktestReport\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x05R\amatched\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x05R\x04done\x12\x1f\n" +
+	"\vno_baseline\x18\x03 \x01(\x05R\n" +
+	"noBaseline\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12@\n" +
+	"\bfailures\x18\x05 \x03(\v2$.sametick.prompts.v1.BacktestFailureR\bfailures\x129\n" +
+	"\x06matrix\x18\x06 \x03(\v2!.sametick.prompts.v1.BacktestCellR\x06matrix\x127\n" +
+	"\x05flips\x18\a \x03(\v2!.sametick.prompts.v1.BacktestFlipR\x05flips\x12\x1f\n" +
+	"\vflips_total\x18\b \x01(\x05R\n" +
+	"flipsTotal\x120\n" +
+	"\x05usage\x18\t \x01(\v2\x1a.sametick.prompts.v1.UsageR\x05usage\x12\x14\n" +
+	"\x05calls\x18\n" +
+	" \x01(\x05R\x05calls\x12\x18\n" +
+	"\aunknown\x18\v \x01(\x05R\aunknown\x12\x1f\n" +
+	"\vlatency_p50\x18\f \x01(\x01R\n" +
+	"latencyP50\x12\x1f\n" +
+	"\vlatency_p95\x18\r \x01(\x01R\n" +
+	"latencyP95\"=\n" +
+	"\x0fBacktestFailure\x12\x14\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\"X\n" +
+	"\fBacktestCell\x12\x1a\n" +
+	"\bbaseline\x18\x01 \x01(\tR\bbaseline\x12\x16\n" +
+	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x05R\x05count\"\xdd\x01\n" +
+	"\fBacktestFlip\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\x03R\aeventId\x12&\n" +
+	"\x0fbaseline_run_id\x18\x02 \x01(\x03R\rbaselineRunId\x12\x15\n" +
+	"\x06run_id\x18\x03 \x01(\x03R\x05runId\x12\x1a\n" +
+	"\bbaseline\x18\x04 \x01(\tR\bbaseline\x12'\n" +
+	"\x0fbaseline_reason\x18\x05 \x01(\tR\x0ebaselineReason\x12\x16\n" +
+	"\x06result\x18\x06 \x01(\tR\x06result\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"\x88\x01\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x03R\vinputTokens\x12#\n" +
 	"\rcached_tokens\x18\x02 \x01(\x03R\fcachedTokens\x12#\n" +
@@ -4318,7 +5214,7 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"\x1f\n" +
 	"\rGetRunRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x03R\x02id2\xff\x14\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id2\xf4\x17\n" +
 	"\rPromptService\x12[\n" +
 	"\x0eCreateTemplate\x12*.sametick.prompts.v1.CreateTemplateRequest\x1a\x1d.sametick.prompts.v1.Template\x12U\n" +
 	"\vGetTemplate\x12'.sametick.prompts.v1.GetTemplateRequest\x1a\x1d.sametick.prompts.v1.Template\x12f\n" +
@@ -4349,6 +5245,10 @@ const file_sametick_prompts_v1_prompts_proto_rawDesc = "" +
 	"\vArchiveHook\x12'.sametick.prompts.v1.ArchiveHookRequest\x1a\x19.sametick.prompts.v1.Hook\x12N\n" +
 	"\n" +
 	"DryRunHook\x12&.sametick.prompts.v1.DryRunHookRequest\x1a\x18.sametick.prompts.v1.Run\x12W\n" +
+	"\fBacktestHook\x12(.sametick.prompts.v1.BacktestHookRequest\x1a\x1d.sametick.prompts.v1.Backtest\x12U\n" +
+	"\vGetBacktest\x12'.sametick.prompts.v1.GetBacktestRequest\x1a\x1d.sametick.prompts.v1.Backtest\x12f\n" +
+	"\rListBacktests\x12).sametick.prompts.v1.ListBacktestsRequest\x1a*.sametick.prompts.v1.ListBacktestsResponse\x12[\n" +
+	"\x0eCancelBacktest\x12*.sametick.prompts.v1.CancelBacktestRequest\x1a\x1d.sametick.prompts.v1.Backtest\x12W\n" +
 	"\bListRuns\x12$.sametick.prompts.v1.ListRunsRequest\x1a%.sametick.prompts.v1.ListRunsResponse\x12F\n" +
 	"\x06GetRun\x12\".sametick.prompts.v1.GetRunRequest\x1a\x18.sametick.prompts.v1.RunBIZGgithub.com/sametick/sametick/proto/gen/go/sametick/prompts/v1;promptsv1b\x06proto3"
 
@@ -4364,7 +5264,7 @@ func file_sametick_prompts_v1_prompts_proto_rawDescGZIP() []byte {
 	return file_sametick_prompts_v1_prompts_proto_rawDescData
 }
 
-var file_sametick_prompts_v1_prompts_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_sametick_prompts_v1_prompts_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_sametick_prompts_v1_prompts_proto_goTypes = []any{
 	(*Message)(nil),                      // 0: sametick.prompts.v1.Message
 	(*Variable)(nil),                     // 1: sametick.prompts.v1.Variable
@@ -4412,25 +5312,35 @@ var file_sametick_prompts_v1_prompts_proto_goTypes = []any{
 	(*UpdateHookRequest)(nil),            // 43: sametick.prompts.v1.UpdateHookRequest
 	(*ArchiveHookRequest)(nil),           // 44: sametick.prompts.v1.ArchiveHookRequest
 	(*DryRunHookRequest)(nil),            // 45: sametick.prompts.v1.DryRunHookRequest
-	(*Usage)(nil),                        // 46: sametick.prompts.v1.Usage
-	(*ToolCall)(nil),                     // 47: sametick.prompts.v1.ToolCall
-	(*Run)(nil),                          // 48: sametick.prompts.v1.Run
-	(*ListRunsRequest)(nil),              // 49: sametick.prompts.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),             // 50: sametick.prompts.v1.ListRunsResponse
-	(*GetRunRequest)(nil),                // 51: sametick.prompts.v1.GetRunRequest
-	nil,                                  // 52: sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
-	(*timestamppb.Timestamp)(nil),        // 53: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),        // 54: google.protobuf.FieldMask
-	(*v1.Json)(nil),                      // 55: sametick.wire.v1.Json
+	(*BacktestHookRequest)(nil),          // 46: sametick.prompts.v1.BacktestHookRequest
+	(*GetBacktestRequest)(nil),           // 47: sametick.prompts.v1.GetBacktestRequest
+	(*ListBacktestsRequest)(nil),         // 48: sametick.prompts.v1.ListBacktestsRequest
+	(*ListBacktestsResponse)(nil),        // 49: sametick.prompts.v1.ListBacktestsResponse
+	(*CancelBacktestRequest)(nil),        // 50: sametick.prompts.v1.CancelBacktestRequest
+	(*Backtest)(nil),                     // 51: sametick.prompts.v1.Backtest
+	(*BacktestReport)(nil),               // 52: sametick.prompts.v1.BacktestReport
+	(*BacktestFailure)(nil),              // 53: sametick.prompts.v1.BacktestFailure
+	(*BacktestCell)(nil),                 // 54: sametick.prompts.v1.BacktestCell
+	(*BacktestFlip)(nil),                 // 55: sametick.prompts.v1.BacktestFlip
+	(*Usage)(nil),                        // 56: sametick.prompts.v1.Usage
+	(*ToolCall)(nil),                     // 57: sametick.prompts.v1.ToolCall
+	(*Run)(nil),                          // 58: sametick.prompts.v1.Run
+	(*ListRunsRequest)(nil),              // 59: sametick.prompts.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),             // 60: sametick.prompts.v1.ListRunsResponse
+	(*GetRunRequest)(nil),                // 61: sametick.prompts.v1.GetRunRequest
+	nil,                                  // 62: sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
+	(*timestamppb.Timestamp)(nil),        // 63: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),        // 64: google.protobuf.FieldMask
+	(*v1.Json)(nil),                      // 65: sametick.wire.v1.Json
 }
 var file_sametick_prompts_v1_prompts_proto_depIdxs = []int32{
 	3,  // 0: sametick.prompts.v1.Template.labels:type_name -> sametick.prompts.v1.TemplateLabel
-	53, // 1: sametick.prompts.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	53, // 2: sametick.prompts.v1.Template.updated_at:type_name -> google.protobuf.Timestamp
-	53, // 3: sametick.prompts.v1.Template.archived_at:type_name -> google.protobuf.Timestamp
+	63, // 1: sametick.prompts.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	63, // 2: sametick.prompts.v1.Template.updated_at:type_name -> google.protobuf.Timestamp
+	63, // 3: sametick.prompts.v1.Template.archived_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: sametick.prompts.v1.TemplateVersion.messages:type_name -> sametick.prompts.v1.Message
 	1,  // 5: sametick.prompts.v1.TemplateVersion.variables:type_name -> sametick.prompts.v1.Variable
-	53, // 6: sametick.prompts.v1.TemplateVersion.created_at:type_name -> google.protobuf.Timestamp
+	63, // 6: sametick.prompts.v1.TemplateVersion.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 7: sametick.prompts.v1.CreateTemplateRequest.messages:type_name -> sametick.prompts.v1.Message
 	1,  // 8: sametick.prompts.v1.CreateTemplateRequest.variables:type_name -> sametick.prompts.v1.Variable
 	2,  // 9: sametick.prompts.v1.ListTemplatesResponse.data:type_name -> sametick.prompts.v1.Template
@@ -4438,109 +5348,127 @@ var file_sametick_prompts_v1_prompts_proto_depIdxs = []int32{
 	1,  // 11: sametick.prompts.v1.CreateTemplateVersionRequest.variables:type_name -> sametick.prompts.v1.Variable
 	4,  // 12: sametick.prompts.v1.ListTemplateVersionsResponse.data:type_name -> sametick.prompts.v1.TemplateVersion
 	0,  // 13: sametick.prompts.v1.RenderTemplateResponse.messages:type_name -> sametick.prompts.v1.Message
-	53, // 14: sametick.prompts.v1.Provider.created_at:type_name -> google.protobuf.Timestamp
-	53, // 15: sametick.prompts.v1.Provider.updated_at:type_name -> google.protobuf.Timestamp
-	53, // 16: sametick.prompts.v1.Provider.archived_at:type_name -> google.protobuf.Timestamp
+	63, // 14: sametick.prompts.v1.Provider.created_at:type_name -> google.protobuf.Timestamp
+	63, // 15: sametick.prompts.v1.Provider.updated_at:type_name -> google.protobuf.Timestamp
+	63, // 16: sametick.prompts.v1.Provider.archived_at:type_name -> google.protobuf.Timestamp
 	19, // 17: sametick.prompts.v1.ListProvidersResponse.data:type_name -> sametick.prompts.v1.Provider
-	54, // 18: sametick.prompts.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
-	53, // 19: sametick.prompts.v1.McpServer.created_at:type_name -> google.protobuf.Timestamp
-	53, // 20: sametick.prompts.v1.McpServer.archived_at:type_name -> google.protobuf.Timestamp
-	52, // 21: sametick.prompts.v1.CreateMcpServerRequest.headers:type_name -> sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
+	64, // 18: sametick.prompts.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
+	63, // 19: sametick.prompts.v1.McpServer.created_at:type_name -> google.protobuf.Timestamp
+	63, // 20: sametick.prompts.v1.McpServer.archived_at:type_name -> google.protobuf.Timestamp
+	62, // 21: sametick.prompts.v1.CreateMcpServerRequest.headers:type_name -> sametick.prompts.v1.CreateMcpServerRequest.HeadersEntry
 	26, // 22: sametick.prompts.v1.ListMcpServersResponse.data:type_name -> sametick.prompts.v1.McpServer
-	55, // 23: sametick.prompts.v1.McpTool.input_schema:type_name -> sametick.wire.v1.Json
+	65, // 23: sametick.prompts.v1.McpTool.input_schema:type_name -> sametick.wire.v1.Json
 	33, // 24: sametick.prompts.v1.ListMcpToolsResponse.data:type_name -> sametick.prompts.v1.McpTool
 	35, // 25: sametick.prompts.v1.Hook.rules:type_name -> sametick.prompts.v1.Rule
-	55, // 26: sametick.prompts.v1.Hook.parameters:type_name -> sametick.wire.v1.Json
-	55, // 27: sametick.prompts.v1.Hook.output_schema:type_name -> sametick.wire.v1.Json
+	65, // 26: sametick.prompts.v1.Hook.parameters:type_name -> sametick.wire.v1.Json
+	65, // 27: sametick.prompts.v1.Hook.output_schema:type_name -> sametick.wire.v1.Json
 	36, // 28: sametick.prompts.v1.Hook.tools:type_name -> sametick.prompts.v1.ToolGrant
 	37, // 29: sametick.prompts.v1.Hook.budget:type_name -> sametick.prompts.v1.Budget
-	53, // 30: sametick.prompts.v1.Hook.created_at:type_name -> google.protobuf.Timestamp
-	53, // 31: sametick.prompts.v1.Hook.updated_at:type_name -> google.protobuf.Timestamp
-	53, // 32: sametick.prompts.v1.Hook.archived_at:type_name -> google.protobuf.Timestamp
+	63, // 30: sametick.prompts.v1.Hook.created_at:type_name -> google.protobuf.Timestamp
+	63, // 31: sametick.prompts.v1.Hook.updated_at:type_name -> google.protobuf.Timestamp
+	63, // 32: sametick.prompts.v1.Hook.archived_at:type_name -> google.protobuf.Timestamp
 	35, // 33: sametick.prompts.v1.CreateHookRequest.rules:type_name -> sametick.prompts.v1.Rule
-	55, // 34: sametick.prompts.v1.CreateHookRequest.parameters:type_name -> sametick.wire.v1.Json
-	55, // 35: sametick.prompts.v1.CreateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
+	65, // 34: sametick.prompts.v1.CreateHookRequest.parameters:type_name -> sametick.wire.v1.Json
+	65, // 35: sametick.prompts.v1.CreateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
 	36, // 36: sametick.prompts.v1.CreateHookRequest.tools:type_name -> sametick.prompts.v1.ToolGrant
 	37, // 37: sametick.prompts.v1.CreateHookRequest.budget:type_name -> sametick.prompts.v1.Budget
 	38, // 38: sametick.prompts.v1.ListHooksResponse.data:type_name -> sametick.prompts.v1.Hook
 	35, // 39: sametick.prompts.v1.UpdateHookRequest.rules:type_name -> sametick.prompts.v1.Rule
-	55, // 40: sametick.prompts.v1.UpdateHookRequest.parameters:type_name -> sametick.wire.v1.Json
-	55, // 41: sametick.prompts.v1.UpdateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
+	65, // 40: sametick.prompts.v1.UpdateHookRequest.parameters:type_name -> sametick.wire.v1.Json
+	65, // 41: sametick.prompts.v1.UpdateHookRequest.output_schema:type_name -> sametick.wire.v1.Json
 	36, // 42: sametick.prompts.v1.UpdateHookRequest.tools:type_name -> sametick.prompts.v1.ToolGrant
 	37, // 43: sametick.prompts.v1.UpdateHookRequest.budget:type_name -> sametick.prompts.v1.Budget
-	54, // 44: sametick.prompts.v1.UpdateHookRequest.update_mask:type_name -> google.protobuf.FieldMask
-	55, // 45: sametick.prompts.v1.ToolCall.arguments:type_name -> sametick.wire.v1.Json
-	55, // 46: sametick.prompts.v1.ToolCall.result:type_name -> sametick.wire.v1.Json
-	0,  // 47: sametick.prompts.v1.Run.input:type_name -> sametick.prompts.v1.Message
-	55, // 48: sametick.prompts.v1.Run.output:type_name -> sametick.wire.v1.Json
-	47, // 49: sametick.prompts.v1.Run.tool_calls:type_name -> sametick.prompts.v1.ToolCall
-	46, // 50: sametick.prompts.v1.Run.usage:type_name -> sametick.prompts.v1.Usage
-	53, // 51: sametick.prompts.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	53, // 52: sametick.prompts.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
-	53, // 53: sametick.prompts.v1.ListRunsRequest.from:type_name -> google.protobuf.Timestamp
-	53, // 54: sametick.prompts.v1.ListRunsRequest.to:type_name -> google.protobuf.Timestamp
-	48, // 55: sametick.prompts.v1.ListRunsResponse.data:type_name -> sametick.prompts.v1.Run
-	5,  // 56: sametick.prompts.v1.PromptService.CreateTemplate:input_type -> sametick.prompts.v1.CreateTemplateRequest
-	6,  // 57: sametick.prompts.v1.PromptService.GetTemplate:input_type -> sametick.prompts.v1.GetTemplateRequest
-	7,  // 58: sametick.prompts.v1.PromptService.ListTemplates:input_type -> sametick.prompts.v1.ListTemplatesRequest
-	9,  // 59: sametick.prompts.v1.PromptService.ArchiveTemplate:input_type -> sametick.prompts.v1.ArchiveTemplateRequest
-	10, // 60: sametick.prompts.v1.PromptService.CreateTemplateVersion:input_type -> sametick.prompts.v1.CreateTemplateVersionRequest
-	11, // 61: sametick.prompts.v1.PromptService.GetTemplateVersion:input_type -> sametick.prompts.v1.GetTemplateVersionRequest
-	12, // 62: sametick.prompts.v1.PromptService.ListTemplateVersions:input_type -> sametick.prompts.v1.ListTemplateVersionsRequest
-	14, // 63: sametick.prompts.v1.PromptService.DiffTemplateVersions:input_type -> sametick.prompts.v1.DiffTemplateVersionsRequest
-	16, // 64: sametick.prompts.v1.PromptService.SetTemplateLabel:input_type -> sametick.prompts.v1.SetTemplateLabelRequest
-	17, // 65: sametick.prompts.v1.PromptService.RenderTemplate:input_type -> sametick.prompts.v1.RenderTemplateRequest
-	20, // 66: sametick.prompts.v1.PromptService.CreateProvider:input_type -> sametick.prompts.v1.CreateProviderRequest
-	21, // 67: sametick.prompts.v1.PromptService.GetProvider:input_type -> sametick.prompts.v1.GetProviderRequest
-	22, // 68: sametick.prompts.v1.PromptService.ListProviders:input_type -> sametick.prompts.v1.ListProvidersRequest
-	24, // 69: sametick.prompts.v1.PromptService.UpdateProvider:input_type -> sametick.prompts.v1.UpdateProviderRequest
-	25, // 70: sametick.prompts.v1.PromptService.ArchiveProvider:input_type -> sametick.prompts.v1.ArchiveProviderRequest
-	27, // 71: sametick.prompts.v1.PromptService.CreateMcpServer:input_type -> sametick.prompts.v1.CreateMcpServerRequest
-	28, // 72: sametick.prompts.v1.PromptService.GetMcpServer:input_type -> sametick.prompts.v1.GetMcpServerRequest
-	29, // 73: sametick.prompts.v1.PromptService.ListMcpServers:input_type -> sametick.prompts.v1.ListMcpServersRequest
-	31, // 74: sametick.prompts.v1.PromptService.ArchiveMcpServer:input_type -> sametick.prompts.v1.ArchiveMcpServerRequest
-	32, // 75: sametick.prompts.v1.PromptService.ListMcpTools:input_type -> sametick.prompts.v1.ListMcpToolsRequest
-	39, // 76: sametick.prompts.v1.PromptService.CreateHook:input_type -> sametick.prompts.v1.CreateHookRequest
-	40, // 77: sametick.prompts.v1.PromptService.GetHook:input_type -> sametick.prompts.v1.GetHookRequest
-	41, // 78: sametick.prompts.v1.PromptService.ListHooks:input_type -> sametick.prompts.v1.ListHooksRequest
-	43, // 79: sametick.prompts.v1.PromptService.UpdateHook:input_type -> sametick.prompts.v1.UpdateHookRequest
-	44, // 80: sametick.prompts.v1.PromptService.ArchiveHook:input_type -> sametick.prompts.v1.ArchiveHookRequest
-	45, // 81: sametick.prompts.v1.PromptService.DryRunHook:input_type -> sametick.prompts.v1.DryRunHookRequest
-	49, // 82: sametick.prompts.v1.PromptService.ListRuns:input_type -> sametick.prompts.v1.ListRunsRequest
-	51, // 83: sametick.prompts.v1.PromptService.GetRun:input_type -> sametick.prompts.v1.GetRunRequest
-	2,  // 84: sametick.prompts.v1.PromptService.CreateTemplate:output_type -> sametick.prompts.v1.Template
-	2,  // 85: sametick.prompts.v1.PromptService.GetTemplate:output_type -> sametick.prompts.v1.Template
-	8,  // 86: sametick.prompts.v1.PromptService.ListTemplates:output_type -> sametick.prompts.v1.ListTemplatesResponse
-	2,  // 87: sametick.prompts.v1.PromptService.ArchiveTemplate:output_type -> sametick.prompts.v1.Template
-	4,  // 88: sametick.prompts.v1.PromptService.CreateTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
-	4,  // 89: sametick.prompts.v1.PromptService.GetTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
-	13, // 90: sametick.prompts.v1.PromptService.ListTemplateVersions:output_type -> sametick.prompts.v1.ListTemplateVersionsResponse
-	15, // 91: sametick.prompts.v1.PromptService.DiffTemplateVersions:output_type -> sametick.prompts.v1.DiffTemplateVersionsResponse
-	2,  // 92: sametick.prompts.v1.PromptService.SetTemplateLabel:output_type -> sametick.prompts.v1.Template
-	18, // 93: sametick.prompts.v1.PromptService.RenderTemplate:output_type -> sametick.prompts.v1.RenderTemplateResponse
-	19, // 94: sametick.prompts.v1.PromptService.CreateProvider:output_type -> sametick.prompts.v1.Provider
-	19, // 95: sametick.prompts.v1.PromptService.GetProvider:output_type -> sametick.prompts.v1.Provider
-	23, // 96: sametick.prompts.v1.PromptService.ListProviders:output_type -> sametick.prompts.v1.ListProvidersResponse
-	19, // 97: sametick.prompts.v1.PromptService.UpdateProvider:output_type -> sametick.prompts.v1.Provider
-	19, // 98: sametick.prompts.v1.PromptService.ArchiveProvider:output_type -> sametick.prompts.v1.Provider
-	26, // 99: sametick.prompts.v1.PromptService.CreateMcpServer:output_type -> sametick.prompts.v1.McpServer
-	26, // 100: sametick.prompts.v1.PromptService.GetMcpServer:output_type -> sametick.prompts.v1.McpServer
-	30, // 101: sametick.prompts.v1.PromptService.ListMcpServers:output_type -> sametick.prompts.v1.ListMcpServersResponse
-	26, // 102: sametick.prompts.v1.PromptService.ArchiveMcpServer:output_type -> sametick.prompts.v1.McpServer
-	34, // 103: sametick.prompts.v1.PromptService.ListMcpTools:output_type -> sametick.prompts.v1.ListMcpToolsResponse
-	38, // 104: sametick.prompts.v1.PromptService.CreateHook:output_type -> sametick.prompts.v1.Hook
-	38, // 105: sametick.prompts.v1.PromptService.GetHook:output_type -> sametick.prompts.v1.Hook
-	42, // 106: sametick.prompts.v1.PromptService.ListHooks:output_type -> sametick.prompts.v1.ListHooksResponse
-	38, // 107: sametick.prompts.v1.PromptService.UpdateHook:output_type -> sametick.prompts.v1.Hook
-	38, // 108: sametick.prompts.v1.PromptService.ArchiveHook:output_type -> sametick.prompts.v1.Hook
-	48, // 109: sametick.prompts.v1.PromptService.DryRunHook:output_type -> sametick.prompts.v1.Run
-	50, // 110: sametick.prompts.v1.PromptService.ListRuns:output_type -> sametick.prompts.v1.ListRunsResponse
-	48, // 111: sametick.prompts.v1.PromptService.GetRun:output_type -> sametick.prompts.v1.Run
-	84, // [84:112] is the sub-list for method output_type
-	56, // [56:84] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	64, // 44: sametick.prompts.v1.UpdateHookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	37, // 45: sametick.prompts.v1.BacktestHookRequest.budget:type_name -> sametick.prompts.v1.Budget
+	51, // 46: sametick.prompts.v1.ListBacktestsResponse.data:type_name -> sametick.prompts.v1.Backtest
+	37, // 47: sametick.prompts.v1.Backtest.budget:type_name -> sametick.prompts.v1.Budget
+	52, // 48: sametick.prompts.v1.Backtest.report:type_name -> sametick.prompts.v1.BacktestReport
+	63, // 49: sametick.prompts.v1.Backtest.created_at:type_name -> google.protobuf.Timestamp
+	63, // 50: sametick.prompts.v1.Backtest.finished_at:type_name -> google.protobuf.Timestamp
+	53, // 51: sametick.prompts.v1.BacktestReport.failures:type_name -> sametick.prompts.v1.BacktestFailure
+	54, // 52: sametick.prompts.v1.BacktestReport.matrix:type_name -> sametick.prompts.v1.BacktestCell
+	55, // 53: sametick.prompts.v1.BacktestReport.flips:type_name -> sametick.prompts.v1.BacktestFlip
+	56, // 54: sametick.prompts.v1.BacktestReport.usage:type_name -> sametick.prompts.v1.Usage
+	65, // 55: sametick.prompts.v1.ToolCall.arguments:type_name -> sametick.wire.v1.Json
+	65, // 56: sametick.prompts.v1.ToolCall.result:type_name -> sametick.wire.v1.Json
+	0,  // 57: sametick.prompts.v1.Run.input:type_name -> sametick.prompts.v1.Message
+	65, // 58: sametick.prompts.v1.Run.output:type_name -> sametick.wire.v1.Json
+	57, // 59: sametick.prompts.v1.Run.tool_calls:type_name -> sametick.prompts.v1.ToolCall
+	56, // 60: sametick.prompts.v1.Run.usage:type_name -> sametick.prompts.v1.Usage
+	63, // 61: sametick.prompts.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	63, // 62: sametick.prompts.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	63, // 63: sametick.prompts.v1.ListRunsRequest.from:type_name -> google.protobuf.Timestamp
+	63, // 64: sametick.prompts.v1.ListRunsRequest.to:type_name -> google.protobuf.Timestamp
+	58, // 65: sametick.prompts.v1.ListRunsResponse.data:type_name -> sametick.prompts.v1.Run
+	5,  // 66: sametick.prompts.v1.PromptService.CreateTemplate:input_type -> sametick.prompts.v1.CreateTemplateRequest
+	6,  // 67: sametick.prompts.v1.PromptService.GetTemplate:input_type -> sametick.prompts.v1.GetTemplateRequest
+	7,  // 68: sametick.prompts.v1.PromptService.ListTemplates:input_type -> sametick.prompts.v1.ListTemplatesRequest
+	9,  // 69: sametick.prompts.v1.PromptService.ArchiveTemplate:input_type -> sametick.prompts.v1.ArchiveTemplateRequest
+	10, // 70: sametick.prompts.v1.PromptService.CreateTemplateVersion:input_type -> sametick.prompts.v1.CreateTemplateVersionRequest
+	11, // 71: sametick.prompts.v1.PromptService.GetTemplateVersion:input_type -> sametick.prompts.v1.GetTemplateVersionRequest
+	12, // 72: sametick.prompts.v1.PromptService.ListTemplateVersions:input_type -> sametick.prompts.v1.ListTemplateVersionsRequest
+	14, // 73: sametick.prompts.v1.PromptService.DiffTemplateVersions:input_type -> sametick.prompts.v1.DiffTemplateVersionsRequest
+	16, // 74: sametick.prompts.v1.PromptService.SetTemplateLabel:input_type -> sametick.prompts.v1.SetTemplateLabelRequest
+	17, // 75: sametick.prompts.v1.PromptService.RenderTemplate:input_type -> sametick.prompts.v1.RenderTemplateRequest
+	20, // 76: sametick.prompts.v1.PromptService.CreateProvider:input_type -> sametick.prompts.v1.CreateProviderRequest
+	21, // 77: sametick.prompts.v1.PromptService.GetProvider:input_type -> sametick.prompts.v1.GetProviderRequest
+	22, // 78: sametick.prompts.v1.PromptService.ListProviders:input_type -> sametick.prompts.v1.ListProvidersRequest
+	24, // 79: sametick.prompts.v1.PromptService.UpdateProvider:input_type -> sametick.prompts.v1.UpdateProviderRequest
+	25, // 80: sametick.prompts.v1.PromptService.ArchiveProvider:input_type -> sametick.prompts.v1.ArchiveProviderRequest
+	27, // 81: sametick.prompts.v1.PromptService.CreateMcpServer:input_type -> sametick.prompts.v1.CreateMcpServerRequest
+	28, // 82: sametick.prompts.v1.PromptService.GetMcpServer:input_type -> sametick.prompts.v1.GetMcpServerRequest
+	29, // 83: sametick.prompts.v1.PromptService.ListMcpServers:input_type -> sametick.prompts.v1.ListMcpServersRequest
+	31, // 84: sametick.prompts.v1.PromptService.ArchiveMcpServer:input_type -> sametick.prompts.v1.ArchiveMcpServerRequest
+	32, // 85: sametick.prompts.v1.PromptService.ListMcpTools:input_type -> sametick.prompts.v1.ListMcpToolsRequest
+	39, // 86: sametick.prompts.v1.PromptService.CreateHook:input_type -> sametick.prompts.v1.CreateHookRequest
+	40, // 87: sametick.prompts.v1.PromptService.GetHook:input_type -> sametick.prompts.v1.GetHookRequest
+	41, // 88: sametick.prompts.v1.PromptService.ListHooks:input_type -> sametick.prompts.v1.ListHooksRequest
+	43, // 89: sametick.prompts.v1.PromptService.UpdateHook:input_type -> sametick.prompts.v1.UpdateHookRequest
+	44, // 90: sametick.prompts.v1.PromptService.ArchiveHook:input_type -> sametick.prompts.v1.ArchiveHookRequest
+	45, // 91: sametick.prompts.v1.PromptService.DryRunHook:input_type -> sametick.prompts.v1.DryRunHookRequest
+	46, // 92: sametick.prompts.v1.PromptService.BacktestHook:input_type -> sametick.prompts.v1.BacktestHookRequest
+	47, // 93: sametick.prompts.v1.PromptService.GetBacktest:input_type -> sametick.prompts.v1.GetBacktestRequest
+	48, // 94: sametick.prompts.v1.PromptService.ListBacktests:input_type -> sametick.prompts.v1.ListBacktestsRequest
+	50, // 95: sametick.prompts.v1.PromptService.CancelBacktest:input_type -> sametick.prompts.v1.CancelBacktestRequest
+	59, // 96: sametick.prompts.v1.PromptService.ListRuns:input_type -> sametick.prompts.v1.ListRunsRequest
+	61, // 97: sametick.prompts.v1.PromptService.GetRun:input_type -> sametick.prompts.v1.GetRunRequest
+	2,  // 98: sametick.prompts.v1.PromptService.CreateTemplate:output_type -> sametick.prompts.v1.Template
+	2,  // 99: sametick.prompts.v1.PromptService.GetTemplate:output_type -> sametick.prompts.v1.Template
+	8,  // 100: sametick.prompts.v1.PromptService.ListTemplates:output_type -> sametick.prompts.v1.ListTemplatesResponse
+	2,  // 101: sametick.prompts.v1.PromptService.ArchiveTemplate:output_type -> sametick.prompts.v1.Template
+	4,  // 102: sametick.prompts.v1.PromptService.CreateTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
+	4,  // 103: sametick.prompts.v1.PromptService.GetTemplateVersion:output_type -> sametick.prompts.v1.TemplateVersion
+	13, // 104: sametick.prompts.v1.PromptService.ListTemplateVersions:output_type -> sametick.prompts.v1.ListTemplateVersionsResponse
+	15, // 105: sametick.prompts.v1.PromptService.DiffTemplateVersions:output_type -> sametick.prompts.v1.DiffTemplateVersionsResponse
+	2,  // 106: sametick.prompts.v1.PromptService.SetTemplateLabel:output_type -> sametick.prompts.v1.Template
+	18, // 107: sametick.prompts.v1.PromptService.RenderTemplate:output_type -> sametick.prompts.v1.RenderTemplateResponse
+	19, // 108: sametick.prompts.v1.PromptService.CreateProvider:output_type -> sametick.prompts.v1.Provider
+	19, // 109: sametick.prompts.v1.PromptService.GetProvider:output_type -> sametick.prompts.v1.Provider
+	23, // 110: sametick.prompts.v1.PromptService.ListProviders:output_type -> sametick.prompts.v1.ListProvidersResponse
+	19, // 111: sametick.prompts.v1.PromptService.UpdateProvider:output_type -> sametick.prompts.v1.Provider
+	19, // 112: sametick.prompts.v1.PromptService.ArchiveProvider:output_type -> sametick.prompts.v1.Provider
+	26, // 113: sametick.prompts.v1.PromptService.CreateMcpServer:output_type -> sametick.prompts.v1.McpServer
+	26, // 114: sametick.prompts.v1.PromptService.GetMcpServer:output_type -> sametick.prompts.v1.McpServer
+	30, // 115: sametick.prompts.v1.PromptService.ListMcpServers:output_type -> sametick.prompts.v1.ListMcpServersResponse
+	26, // 116: sametick.prompts.v1.PromptService.ArchiveMcpServer:output_type -> sametick.prompts.v1.McpServer
+	34, // 117: sametick.prompts.v1.PromptService.ListMcpTools:output_type -> sametick.prompts.v1.ListMcpToolsResponse
+	38, // 118: sametick.prompts.v1.PromptService.CreateHook:output_type -> sametick.prompts.v1.Hook
+	38, // 119: sametick.prompts.v1.PromptService.GetHook:output_type -> sametick.prompts.v1.Hook
+	42, // 120: sametick.prompts.v1.PromptService.ListHooks:output_type -> sametick.prompts.v1.ListHooksResponse
+	38, // 121: sametick.prompts.v1.PromptService.UpdateHook:output_type -> sametick.prompts.v1.Hook
+	38, // 122: sametick.prompts.v1.PromptService.ArchiveHook:output_type -> sametick.prompts.v1.Hook
+	58, // 123: sametick.prompts.v1.PromptService.DryRunHook:output_type -> sametick.prompts.v1.Run
+	51, // 124: sametick.prompts.v1.PromptService.BacktestHook:output_type -> sametick.prompts.v1.Backtest
+	51, // 125: sametick.prompts.v1.PromptService.GetBacktest:output_type -> sametick.prompts.v1.Backtest
+	49, // 126: sametick.prompts.v1.PromptService.ListBacktests:output_type -> sametick.prompts.v1.ListBacktestsResponse
+	51, // 127: sametick.prompts.v1.PromptService.CancelBacktest:output_type -> sametick.prompts.v1.Backtest
+	60, // 128: sametick.prompts.v1.PromptService.ListRuns:output_type -> sametick.prompts.v1.ListRunsResponse
+	58, // 129: sametick.prompts.v1.PromptService.GetRun:output_type -> sametick.prompts.v1.Run
+	98, // [98:130] is the sub-list for method output_type
+	66, // [66:98] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_sametick_prompts_v1_prompts_proto_init() }
@@ -4560,14 +5488,16 @@ func file_sametick_prompts_v1_prompts_proto_init() {
 	file_sametick_prompts_v1_prompts_proto_msgTypes[44].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[48].OneofWrappers = []any{}
 	file_sametick_prompts_v1_prompts_proto_msgTypes[49].OneofWrappers = []any{}
-	file_sametick_prompts_v1_prompts_proto_msgTypes[50].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[58].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[59].OneofWrappers = []any{}
+	file_sametick_prompts_v1_prompts_proto_msgTypes[60].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sametick_prompts_v1_prompts_proto_rawDesc), len(file_sametick_prompts_v1_prompts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,6 +48,10 @@ const (
 	PromptService_UpdateHook_FullMethodName            = "/sametick.prompts.v1.PromptService/UpdateHook"
 	PromptService_ArchiveHook_FullMethodName           = "/sametick.prompts.v1.PromptService/ArchiveHook"
 	PromptService_DryRunHook_FullMethodName            = "/sametick.prompts.v1.PromptService/DryRunHook"
+	PromptService_BacktestHook_FullMethodName          = "/sametick.prompts.v1.PromptService/BacktestHook"
+	PromptService_GetBacktest_FullMethodName           = "/sametick.prompts.v1.PromptService/GetBacktest"
+	PromptService_ListBacktests_FullMethodName         = "/sametick.prompts.v1.PromptService/ListBacktests"
+	PromptService_CancelBacktest_FullMethodName        = "/sametick.prompts.v1.PromptService/CancelBacktest"
 	PromptService_ListRuns_FullMethodName              = "/sametick.prompts.v1.PromptService/ListRuns"
 	PromptService_GetRun_FullMethodName                = "/sametick.prompts.v1.PromptService/GetRun"
 )
@@ -57,8 +61,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // PromptService manages an organisation's templates, hooks, providers and MCP servers, and shows its runs. Each
-// mutation fires events of a prompt_template, prompt_hook, prompt_provider or mcp_server, which no review hook sees: a
-// bad hook can always be removed.
+// mutation fires events of a prompt_template, prompt_hook, prompt_provider, mcp_server or prompt_backtest, which no review
+// hook sees: a bad hook can always be removed.
 type PromptServiceClient interface {
 	// CreateTemplate makes a template with its version 1.
 	CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
@@ -70,7 +74,9 @@ type PromptServiceClient interface {
 	GetTemplateVersion(ctx context.Context, in *GetTemplateVersionRequest, opts ...grpc.CallOption) (*TemplateVersion, error)
 	ListTemplateVersions(ctx context.Context, in *ListTemplateVersionsRequest, opts ...grpc.CallOption) (*ListTemplateVersionsResponse, error)
 	DiffTemplateVersions(ctx context.Context, in *DiffTemplateVersionsRequest, opts ...grpc.CallOption) (*DiffTemplateVersionsResponse, error)
-	// SetTemplateLabel moves a label to a version. A protected one that hooks follow moves only when forced.
+	// SetTemplateLabel moves a label to a version. A protected one that enabled hooks follow moves only when each has a
+	// finished backtest of the version, not older than 7 days, within its budget and with a tenth of failures at most; or
+	// when forced, which the event says.
 	SetTemplateLabel(ctx context.Context, in *SetTemplateLabelRequest, opts ...grpc.CallOption) (*Template, error)
 	// RenderTemplate shows the messages that a past event gives. No model is called.
 	RenderTemplate(ctx context.Context, in *RenderTemplateRequest, opts ...grpc.CallOption) (*RenderTemplateResponse, error)
@@ -93,6 +99,13 @@ type PromptServiceClient interface {
 	// DryRunHook runs a hook, enabled or not, on a past event and keeps nothing but the run, which is marked. Of an update
 	// a review sees the fields that changed: the rest of the record is not in the event. It takes no Idempotency-Key.
 	DryRunHook(ctx context.Context, in *DryRunHookRequest, opts ...grpc.CallOption) (*Run, error)
+	// BacktestHook queues a run of a template's version on the newest past events that the hook matches, beside what was
+	// decided then. Nothing comes of it but the backtest and its runs: no outcome, no call of a tool.
+	BacktestHook(ctx context.Context, in *BacktestHookRequest, opts ...grpc.CallOption) (*Backtest, error)
+	GetBacktest(ctx context.Context, in *GetBacktestRequest, opts ...grpc.CallOption) (*Backtest, error)
+	ListBacktests(ctx context.Context, in *ListBacktestsRequest, opts ...grpc.CallOption) (*ListBacktestsResponse, error)
+	// CancelBacktest ends one; calls that are under way are paid for. One that has ended stays as it is.
+	CancelBacktest(ctx context.Context, in *CancelBacktestRequest, opts ...grpc.CallOption) (*Backtest, error)
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*Run, error)
 }
@@ -365,6 +378,46 @@ func (c *promptServiceClient) DryRunHook(ctx context.Context, in *DryRunHookRequ
 	return out, nil
 }
 
+func (c *promptServiceClient) BacktestHook(ctx context.Context, in *BacktestHookRequest, opts ...grpc.CallOption) (*Backtest, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Backtest)
+	err := c.cc.Invoke(ctx, PromptService_BacktestHook_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *promptServiceClient) GetBacktest(ctx context.Context, in *GetBacktestRequest, opts ...grpc.CallOption) (*Backtest, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Backtest)
+	err := c.cc.Invoke(ctx, PromptService_GetBacktest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *promptServiceClient) ListBacktests(ctx context.Context, in *ListBacktestsRequest, opts ...grpc.CallOption) (*ListBacktestsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBacktestsResponse)
+	err := c.cc.Invoke(ctx, PromptService_ListBacktests_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *promptServiceClient) CancelBacktest(ctx context.Context, in *CancelBacktestRequest, opts ...grpc.CallOption) (*Backtest, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Backtest)
+	err := c.cc.Invoke(ctx, PromptService_CancelBacktest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *promptServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRunsResponse)
@@ -390,8 +443,8 @@ func (c *promptServiceClient) GetRun(ctx context.Context, in *GetRunRequest, opt
 // for forward compatibility.
 //
 // PromptService manages an organisation's templates, hooks, providers and MCP servers, and shows its runs. Each
-// mutation fires events of a prompt_template, prompt_hook, prompt_provider or mcp_server, which no review hook sees: a
-// bad hook can always be removed.
+// mutation fires events of a prompt_template, prompt_hook, prompt_provider, mcp_server or prompt_backtest, which no review
+// hook sees: a bad hook can always be removed.
 type PromptServiceServer interface {
 	// CreateTemplate makes a template with its version 1.
 	CreateTemplate(context.Context, *CreateTemplateRequest) (*Template, error)
@@ -403,7 +456,9 @@ type PromptServiceServer interface {
 	GetTemplateVersion(context.Context, *GetTemplateVersionRequest) (*TemplateVersion, error)
 	ListTemplateVersions(context.Context, *ListTemplateVersionsRequest) (*ListTemplateVersionsResponse, error)
 	DiffTemplateVersions(context.Context, *DiffTemplateVersionsRequest) (*DiffTemplateVersionsResponse, error)
-	// SetTemplateLabel moves a label to a version. A protected one that hooks follow moves only when forced.
+	// SetTemplateLabel moves a label to a version. A protected one that enabled hooks follow moves only when each has a
+	// finished backtest of the version, not older than 7 days, within its budget and with a tenth of failures at most; or
+	// when forced, which the event says.
 	SetTemplateLabel(context.Context, *SetTemplateLabelRequest) (*Template, error)
 	// RenderTemplate shows the messages that a past event gives. No model is called.
 	RenderTemplate(context.Context, *RenderTemplateRequest) (*RenderTemplateResponse, error)
@@ -426,6 +481,13 @@ type PromptServiceServer interface {
 	// DryRunHook runs a hook, enabled or not, on a past event and keeps nothing but the run, which is marked. Of an update
 	// a review sees the fields that changed: the rest of the record is not in the event. It takes no Idempotency-Key.
 	DryRunHook(context.Context, *DryRunHookRequest) (*Run, error)
+	// BacktestHook queues a run of a template's version on the newest past events that the hook matches, beside what was
+	// decided then. Nothing comes of it but the backtest and its runs: no outcome, no call of a tool.
+	BacktestHook(context.Context, *BacktestHookRequest) (*Backtest, error)
+	GetBacktest(context.Context, *GetBacktestRequest) (*Backtest, error)
+	ListBacktests(context.Context, *ListBacktestsRequest) (*ListBacktestsResponse, error)
+	// CancelBacktest ends one; calls that are under way are paid for. One that has ended stays as it is.
+	CancelBacktest(context.Context, *CancelBacktestRequest) (*Backtest, error)
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	GetRun(context.Context, *GetRunRequest) (*Run, error)
 	mustEmbedUnimplementedPromptServiceServer()
@@ -515,6 +577,18 @@ func (UnimplementedPromptServiceServer) ArchiveHook(context.Context, *ArchiveHoo
 }
 func (UnimplementedPromptServiceServer) DryRunHook(context.Context, *DryRunHookRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method DryRunHook not implemented")
+}
+func (UnimplementedPromptServiceServer) BacktestHook(context.Context, *BacktestHookRequest) (*Backtest, error) {
+	return nil, status.Error(codes.Unimplemented, "method BacktestHook not implemented")
+}
+func (UnimplementedPromptServiceServer) GetBacktest(context.Context, *GetBacktestRequest) (*Backtest, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBacktest not implemented")
+}
+func (UnimplementedPromptServiceServer) ListBacktests(context.Context, *ListBacktestsRequest) (*ListBacktestsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBacktests not implemented")
+}
+func (UnimplementedPromptServiceServer) CancelBacktest(context.Context, *CancelBacktestRequest) (*Backtest, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelBacktest not implemented")
 }
 func (UnimplementedPromptServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
@@ -1011,6 +1085,78 @@ func _PromptService_DryRunHook_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PromptService_BacktestHook_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BacktestHookRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PromptServiceServer).BacktestHook(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PromptService_BacktestHook_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PromptServiceServer).BacktestHook(ctx, req.(*BacktestHookRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PromptService_GetBacktest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBacktestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PromptServiceServer).GetBacktest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PromptService_GetBacktest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PromptServiceServer).GetBacktest(ctx, req.(*GetBacktestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PromptService_ListBacktests_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBacktestsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PromptServiceServer).ListBacktests(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PromptService_ListBacktests_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PromptServiceServer).ListBacktests(ctx, req.(*ListBacktestsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PromptService_CancelBacktest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelBacktestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PromptServiceServer).CancelBacktest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PromptService_CancelBacktest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PromptServiceServer).CancelBacktest(ctx, req.(*CancelBacktestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PromptService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRunsRequest)
 	if err := dec(in); err != nil {
@@ -1157,6 +1303,22 @@ var PromptService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DryRunHook",
 			Handler:    _PromptService_DryRunHook_Handler,
+		},
+		{
+			MethodName: "BacktestHook",
+			Handler:    _PromptService_BacktestHook_Handler,
+		},
+		{
+			MethodName: "GetBacktest",
+			Handler:    _PromptService_GetBacktest_Handler,
+		},
+		{
+			MethodName: "ListBacktests",
+			Handler:    _PromptService_ListBacktests_Handler,
+		},
+		{
+			MethodName: "CancelBacktest",
+			Handler:    _PromptService_CancelBacktest_Handler,
 		},
 		{
 			MethodName: "ListRuns",

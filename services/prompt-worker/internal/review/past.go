@@ -1,13 +1,13 @@
-package managing
+package review
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
 
-	"github.com/sametick/sametick/pkg/errs"
 	"github.com/sametick/sametick/pkg/event"
-	"github.com/sametick/sametick/services/prompt-worker/internal/review"
+	"github.com/sametick/sametick/services/prompt-worker/internal/prompting"
 )
 
 // past is what an event tells of its write.
@@ -24,16 +24,17 @@ type sides struct {
 	After  json.RawMessage `json:"after"`
 }
 
-func isPre(e *event.Event) bool { return strings.HasPrefix(e.EventType, e.AggregateType+".pre_") }
+// IsPre tells whether an event is of a write before it happened.
+func IsPre(e *event.Event) bool { return strings.HasPrefix(e.EventType, e.AggregateType+".pre_") }
 
-// proposal gives the write that a past pre_* event was of, as far as the event tells: of an update, the fields that
+// PastWrite gives the write that a past pre_* event was of, as far as the event tells: of an update, the fields that
 // changed and the name.
-func proposal(e *event.Event) (w review.Write, actorID *int64, err error) {
+func PastWrite(e *event.Event) (w Write, actorID *int64, err error) {
 	var p past
 	if err := json.Unmarshal(e.Payload, &p); err != nil {
 		return w, nil, err
 	}
-	w = review.Write{EventType: e.EventType, AggregateType: e.AggregateType, AggregateID: e.AggregateID, RecordName: p.RecordName,
+	w = Write{EventType: e.EventType, AggregateType: e.AggregateType, AggregateID: e.AggregateID, RecordName: p.RecordName,
 		WorkflowID: p.WorkflowID, StepID: p.StepID}
 	archived := e.EventType == event.TypeOf(e.AggregateType, event.Pre(event.Archive))
 	if w.After, err = p.snapshot(archived, func(s sides) json.RawMessage { return s.After }); err != nil {
@@ -78,26 +79,15 @@ func (p *past) changed() (names []string) {
 	return slices.Compact(names)
 }
 
-// document is an event as templates see it: with before, after and changed where it is a pre_* event.
-func document(e *event.Event) ([]byte, error) {
-	text := e.AppendJSON(nil)
-	if !isPre(e) {
-		return text, nil
+// Applies tells whether a hook's condition selects a write; rules of a hook that no such write is shown to select none.
+// Errors: *prompting.ModelError of a condition that cannot tell, *errs.Error of a write that is none.
+func Applies(ctx context.Context, rules *prompting.Rules, orgID int64, actorID *int64, w *Write) (bool, error) {
+	if exempt(w.AggregateType) {
+		return false, nil
 	}
-	w, _, err := proposal(e)
+	p, err := propose(orgID, actorID, w)
 	if err != nil {
-		return nil, errs.Wrap(err, errs.FailedPrecondition, "EVENT_NOT_READABLE", "the event is of no known form")
+		return false, err
 	}
-	doc := map[string]json.RawMessage{}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, err
-	}
-	doc["before"], doc["after"] = w.Before, w.After
-	if len(w.Before) == 0 {
-		doc["before"] = json.RawMessage("null")
-	}
-	if doc["changed"], err = json.Marshal(append([]string{}, w.Changed...)); err != nil {
-		return nil, err
-	}
-	return json.Marshal(doc)
+	return rules.Matches(ctx, p.event)
 }
