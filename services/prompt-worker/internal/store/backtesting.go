@@ -197,8 +197,9 @@ func (s Backtests) Begin(ctx context.Context, j *backtest.Job, b backtest.Beginn
 		if tag.RowsAffected() == 0 {
 			return backtest.ErrLost
 		}
-		refused, err := s.reserve(ctx, tx, []Reservation{{prompting.Attempt{Run: b.RunID, No: b.Attempts + 1}, j.OrgID, backtestsOf(j.HookID), b.Worst,
-			prompting.Limits{}, b.Until}})
+		list, day := []Reservation{{prompting.Attempt{Run: b.RunID, No: b.Attempts + 1}, j.OrgID, backtestsOf(j.HookID), b.Worst,
+			prompting.Limits{}, b.Until}}, today()
+		refused, err := s.reserve(ctx, tx, day, list)
 		if err != nil {
 			return err
 		}
@@ -208,7 +209,9 @@ func (s Backtests) Begin(ctx context.Context, j *backtest.Job, b backtest.Beginn
 			return err
 		}
 		answer.Begun = true
-		return nil
+		keep := &pgx.Batch{}
+		book(keep, day, list, refused)
+		return tx.SendBatch(ctx, keep).Close()
 	})
 	return answer, err
 }
@@ -224,15 +227,14 @@ func (s Backtests) Finish(ctx context.Context, j *backtest.Job, f backtest.Finis
 		if err != nil {
 			return err
 		}
+		b := &pgx.Batch{}
 		if tag.RowsAffected() > 0 && f.Run != nil {
-			if err := insertRuns(ctx, tx, []*runs.Run{f.Run}); err != nil {
-				return err
-			}
+			queueRuns(b, []*runs.Run{f.Run})
 		}
-		if f.Took == nil {
-			return nil
+		if f.Took != nil {
+			queueSettle(b, []Settlement{{prompting.Attempt{Run: f.RunID, No: f.Attempts}, took}})
 		}
-		return settleAll(ctx, tx, []Settlement{{prompting.Attempt{Run: f.RunID, No: f.Attempts}, took}})
+		return tx.SendBatch(ctx, b).Close()
 	})
 }
 

@@ -18,7 +18,7 @@ const (
 INSERT INTO sametick.prompt_budgets AS b (org_id, hook_id, day, held_runs, held_tokens, held_cost)
 SELECT u.org, h.hook, $3, sum(u.runs), sum(u.tokens), sum(u.cost)
   FROM unnest($1::bigint[], $2::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) u(org, hook, runs, tokens, cost), LATERAL (VALUES (0::bigint), (u.hook)) h(hook)
- GROUP BY 1, 2 ORDER BY 1, 2
+ GROUP BY u.org, h.hook ORDER BY u.org, h.hook <> 0, h.hook
 ON CONFLICT (org_id, hook_id, day) DO UPDATE
    SET held_runs = b.held_runs + excluded.held_runs, held_tokens = b.held_tokens + excluded.held_tokens, held_cost = b.held_cost + excluded.held_cost`
 	reserve = `
