@@ -42,8 +42,9 @@ func done(w *workertest.World, n int) func() bool {
 	}
 }
 
-// quick makes that an attempt is given up soon after its worker.
-func quick(c *runs.Config) { c.Margin = 200 * time.Millisecond }
+// quick makes that an attempt is given up soon after its worker, and that a kill finds runs at every stage: those that gather
+// go through them together.
+func quick(c *runs.Config) { c.Margin, c.Gather = 200*time.Millisecond, -1 }
 
 // Workers are killed right after a provider has answered, before that is persisted.
 func TestKilledBeforePersisting(t *testing.T) {

@@ -89,6 +89,8 @@ type Config struct {
 	MaxBytes int64
 	// Margin is how long after its deadline an attempt is still its worker's, to be persisted (10 s).
 	Margin time.Duration
+	// Gather is how long the first of a batch that begins or finishes waits for others (3 ms); negative for not at all.
+	Gather time.Duration
 	// Observe, if set, is told of each attempt's outcome, by many goroutines.
 	Observe func(*Outcome)
 	Log     *slog.Logger
@@ -116,7 +118,7 @@ const (
 	lastSave = 2 * time.Second
 	// rescan is how often what waits is looked up anew: what was committed when nobody could be told is found then.
 	rescan = 30 * time.Second
-	// gather is how long an idle group waits for more: runs begin and end in bursts, and the first would go alone.
+	// gather is Gather's default: runs begin and end in bursts, and the first would go alone.
 	gather = 3 * time.Millisecond
 	// maxBatch bounds what one transaction begins or finishes.
 	maxBatch = 200
@@ -149,11 +151,14 @@ func New(c Config) *Engine {
 	if c.Margin <= 0 {
 		c.Margin = margin
 	}
+	if c.Gather == 0 {
+		c.Gather = gather
+	}
 	e := &Engine{
 		c: c, inbox: make(chan func(), 256), ended: make(chan struct{}), shards: map[int]*shard{}, orgs: map[int64]*org{},
-		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch, linger: gather},
+		begins: &group[Beginning, Answer]{do: c.Queue.Begin, most: maxBatch, linger: c.Gather},
 	}
-	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch, linger: gather}
+	e.finishes = &group[Outcome, kept]{do: e.finish, most: maxBatch, linger: c.Gather}
 	return e
 }
 
