@@ -135,7 +135,7 @@ func (w *worker) build() error {
 		Store: w.store, Ring: ring, Conditions: programs, CheckURL: guard.CheckURL, CheckCommand: w.checkCommand, Tools: w.tools, Executor: w.executor,
 		Reviews: &reviewing.Trier{Store: w.store, Executor: w.executor, Recorder: w.recorder, Mask: mask},
 	}
-	w.backtests = &backtest.Runner{Queue: store.Backtests{Store: w.store}, Executor: w.executor, Reviews: w.prompts.Reviews, Log: w.log, Holder: name + " " + rand.Text()}
+	w.backtests = &backtest.Runner{Queue: store.Backtests{Store: w.store}, Executor: w.executor, Reviews: w.prompts.Reviews, Log: w.log, Holder: name}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package backtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -124,7 +125,8 @@ func (r *Runner) loop(take, work context.Context) {
 	tick := time.NewTicker(r.Poll)
 	defer tick.Stop()
 	for take.Err() == nil {
-		j, err := r.Queue.Claim(take, r.Holder)
+		// A name of its own for each claim: nobody of the same replica is taken for who let the lease go.
+		j, err := r.Queue.Claim(take, r.Holder+" "+rand.Text())
 		if j != nil {
 			err = r.work(take, work, j)
 		}
