@@ -127,13 +127,24 @@ func TestTheJudgePassesARightDouble(t *testing.T) {
 func TestTheJudgeCatchesACursorOutsideTheTransaction(t *testing.T) {
 	t.Parallel()
 	report := short(t, func(o *harness.Options) {
-		o.Relay, o.Worker, o.Prompter, o.Duration, o.Pace = "right", "wrong-cursor", "wrong-cursor", 8*time.Second, 0.2
+		o.Relay, o.Worker, o.Duration, o.Pace = "right", "wrong-cursor", 8*time.Second, 0.2
 	})
 	require.False(t, report.Clean())
 	require.Positive(t, verdict(t, report, webhooks).Lost)
 	require.Positive(t, verdict(t, report, history).Lost)
 	require.Zero(t, verdict(t, report, webhooks).Foreign)
 	require.Zero(t, verdict(t, report, history).Twice)
+	for _, what := range []string{commits, positions, streams} {
+		require.Zero(t, verdict(t, report, what).Failures(), "the relay is right")
+	}
+}
+
+// The same of prompts: what a prompter had not queued yet when it died never runs.
+func TestTheJudgeCatchesAPromptersCursorOutsideTheTransaction(t *testing.T) {
+	t.Parallel()
+	report := short(t, func(o *harness.Options) {
+		o.Relay, o.Workers, o.Prompter, o.Duration, o.Pace = "right", 0, "wrong-cursor", 8*time.Second, 0.2
+	})
 	require.Positive(t, verdict(t, report, ran).Lost)
 	require.Zero(t, verdict(t, report, ran).Twice)
 	require.Zero(t, verdict(t, report, called).Failures())

@@ -274,6 +274,19 @@ func (r *run) promptCampaigns(every func(time.Duration) time.Duration) (list []c
 	return list
 }
 
+// burst brings the hooks with a budget to its edge, in the middle of the storm.
+func (r *run) burst(ctx context.Context) error {
+	chaos.Pause(ctx, r.o.Duration/3)
+	for _, h := range r.prompts.hooks {
+		if ids := h.Burst(); len(ids) > 0 {
+			if err := r.load.Burst(ctx, h.OrgID, h.Type, ids); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // promptState is how far runs have come.
 type promptState struct{ positions, scheduled, waiting, later int64 }
 

@@ -153,6 +153,7 @@ func (r *run) storm(ctx context.Context) error {
 	group.Go(func() error { r.progress(ctx); return nil })
 	if r.prompts != nil && r.prompts.writers != nil {
 		group.Go(func() error { r.prompts.writers.Run(ctx, reviewedWriters); return nil })
+		group.Go(func() error { return r.burst(ctx) })
 	}
 	return group.Wait()
 }

@@ -92,6 +92,27 @@ func (l *Load) Final(ctx context.Context) error {
 	return nil
 }
 
+// Burst records an event of each id in one transaction, which is tried until it is committed, or ctx ends. The error is the
+// ledger's.
+func (l *Load) Burst(ctx context.Context, org int64, aggregateType string, ids []int64) error {
+	w := &writer{load: l, rng: rand.New(rand.NewPCG(l.options.Seed, 1<<35))}
+	defer w.hangUp()
+	for ctx.Err() == nil {
+		outcome, err := w.attempt(ctx, "burst", func(ctx context.Context, t *transaction) error {
+			events := make([]outbox.Event, len(ids))
+			for i, id := range ids {
+				events[i] = t.event(org, aggregateType, id)
+			}
+			return t.append(ctx, events...)
+		})
+		if err != nil || outcome == ledger.Committed {
+			return err
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	return nil
+}
+
 // Hold opens a transaction, records an event in it and keeps it open while body runs, then commits.
 func (l *Load) Hold(ctx context.Context, org int64, body func() error) error {
 	w := &writer{load: l, rng: rand.New(rand.NewPCG(l.options.Seed, 1<<33))}

@@ -22,6 +22,19 @@ type Hook struct {
 	Runs int64
 }
 
+// burst is more than a hook's runs at once, and than the budget.
+const burst = 100
+
+// Burst are ids of aggregates whose events bring a hook with a budget to its edge at once; none for one without.
+func (h *Hook) Burst() (ids []int64) {
+	for id := int64(bulkID); h.Runs > 0 && len(ids) < burst; id++ {
+		if h.Wants(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Name tells it apart in a diagnostic.
 func (h *Hook) Name() string {
 	kind := "rules"

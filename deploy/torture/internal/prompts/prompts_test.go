@@ -117,6 +117,8 @@ func TestPlan(t *testing.T) {
 	require.Positive(t, edge.Runs)
 	require.True(t, edge.Selects("team", 10_002))
 	require.False(t, edge.Selects("team", 10_001))
+	require.Len(t, edge.Burst(), 100)
+	require.Empty(t, plan[1].Burst())
 	require.False(t, edge.Selects("team", 2))
 	require.False(t, edge.Selects("employee", 10_002))
 }
