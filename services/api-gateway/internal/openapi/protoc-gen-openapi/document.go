@@ -282,13 +282,25 @@ func comment(c protogen.Comments, subject string) (first, rest string) {
 		text = strings.TrimPrefix(text, subject+" ")
 	}
 	if text == "" {
-		return subject, ""
+		return plain(subject), ""
 	}
 	text = strings.ToUpper(text[:1]) + text[1:]
 	if i := strings.Index(text, ". "); i > 0 {
 		return text[:i+1], text[i+2:]
 	}
 	return text, ""
+}
+
+var word = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// plain says a method's name in words: "ListApiKeys" is "List API keys".
+func plain(name string) string {
+	if name == "" {
+		return ""
+	}
+	text := strings.ToLower(word.ReplaceAllString(name, "$1 $2"))
+	text = strings.NewReplacer(" api ", " API ", " mcp ", " MCP ").Replace(text)
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 var variable = regexp.MustCompile(`\{([a-z_]+)\}`)

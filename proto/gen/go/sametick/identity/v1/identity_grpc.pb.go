@@ -45,7 +45,8 @@ const (
 // IdentityService signs users in, and manages their passwords, sessions and API keys. Users, roles and the
 // organisation are DirectoryService's.
 type IdentityServiceClient interface {
-	// Login is refused for a while, with RESOURCE_EXHAUSTED, after many failures of an account or an address.
+	// Login signs in with email and password. It is refused for a while, with RESOURCE_EXHAUSTED (429), after many failures of
+	// an account or an address.
 	Login(ctx context.Context, in *LoginRequest, opts ...grpc.CallOption) (*TokenResponse, error)
 	// Refresh takes a refresh token once; a second use ends its session.
 	Refresh(ctx context.Context, in *RefreshRequest, opts ...grpc.CallOption) (*TokenResponse, error)
@@ -244,7 +245,8 @@ func (c *identityServiceClient) ExchangeApiKey(ctx context.Context, in *Exchange
 // IdentityService signs users in, and manages their passwords, sessions and API keys. Users, roles and the
 // organisation are DirectoryService's.
 type IdentityServiceServer interface {
-	// Login is refused for a while, with RESOURCE_EXHAUSTED, after many failures of an account or an address.
+	// Login signs in with email and password. It is refused for a while, with RESOURCE_EXHAUSTED (429), after many failures of
+	// an account or an address.
 	Login(context.Context, *LoginRequest) (*TokenResponse, error)
 	// Refresh takes a refresh token once; a second use ends its session.
 	Refresh(context.Context, *RefreshRequest) (*TokenResponse, error)

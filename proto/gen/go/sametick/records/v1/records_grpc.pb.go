@@ -38,13 +38,13 @@ const (
 // RecordService creates, reads, updates and archives records. Each mutation is one transaction of
 // the record, its pre_ and post_ event and its audit entry.
 type RecordServiceClient interface {
-	// CreateRecord answers ALREADY_EXISTS (reason EXTERNAL_ID_EXISTS, metadata id) when an
-	// attributes.external_id is taken within the organisation and type.
+	// CreateRecord creates a record of a type (GET /api/types lists them). It answers ALREADY_EXISTS (409, reason
+	// EXTERNAL_ID_EXISTS, metadata id) when an attributes.external_id is taken within the organisation and type.
 	CreateRecord(ctx context.Context, in *CreateRecordRequest, opts ...grpc.CallOption) (*Record, error)
 	GetRecord(ctx context.Context, in *GetRecordRequest, opts ...grpc.CallOption) (*Record, error)
 	ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error)
-	// UpdateRecord changes what the request names; ABORTED (reason VERSION_MISMATCH) when version is
-	// given and is not the record's.
+	// UpdateRecord changes what the request names. It answers ABORTED (409, over If-Match 412; reason VERSION_MISMATCH) when a
+	// version is given and is not the record's.
 	UpdateRecord(ctx context.Context, in *UpdateRecordRequest, opts ...grpc.CallOption) (*Record, error)
 	// ArchiveRecord is a soft delete: the record stays readable by id.
 	ArchiveRecord(ctx context.Context, in *ArchiveRecordRequest, opts ...grpc.CallOption) (*Record, error)
@@ -162,13 +162,13 @@ type RecordService_ExportRecordsClient = grpc.ServerStreamingClient[ExportRecord
 // RecordService creates, reads, updates and archives records. Each mutation is one transaction of
 // the record, its pre_ and post_ event and its audit entry.
 type RecordServiceServer interface {
-	// CreateRecord answers ALREADY_EXISTS (reason EXTERNAL_ID_EXISTS, metadata id) when an
-	// attributes.external_id is taken within the organisation and type.
+	// CreateRecord creates a record of a type (GET /api/types lists them). It answers ALREADY_EXISTS (409, reason
+	// EXTERNAL_ID_EXISTS, metadata id) when an attributes.external_id is taken within the organisation and type.
 	CreateRecord(context.Context, *CreateRecordRequest) (*Record, error)
 	GetRecord(context.Context, *GetRecordRequest) (*Record, error)
 	ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error)
-	// UpdateRecord changes what the request names; ABORTED (reason VERSION_MISMATCH) when version is
-	// given and is not the record's.
+	// UpdateRecord changes what the request names. It answers ABORTED (409, over If-Match 412; reason VERSION_MISMATCH) when a
+	// version is given and is not the record's.
 	UpdateRecord(context.Context, *UpdateRecordRequest) (*Record, error)
 	// ArchiveRecord is a soft delete: the record stays readable by id.
 	ArchiveRecord(context.Context, *ArchiveRecordRequest) (*Record, error)
