@@ -280,7 +280,7 @@ func (g *generator) breakToken(c *call) bool {
 func (g *generator) breakText(c *call) bool {
 	switch g.IntN(8) {
 	case 0:
-		c.text = c.text[:len(c.text)-1-g.IntN(min(5, len(c.text)))]
+		c.text = c.text[:len(c.text)-1-g.IntN(min(5, len(c.text)-1))] // nothing at all is allowed where no body is required
 		c.broken = "a body cut off"
 	case 1:
 		c.text = append([]byte(`{"\ud800":1,`), c.text[1:]...)

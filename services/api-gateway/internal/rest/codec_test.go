@@ -22,6 +22,7 @@ import (
 	eventsv1 "github.com/sametick/sametick/proto/gen/go/sametick/events/v1"
 	identityv1 "github.com/sametick/sametick/proto/gen/go/sametick/identity/v1"
 	recordsv1 "github.com/sametick/sametick/proto/gen/go/sametick/records/v1"
+	webhooksv1 "github.com/sametick/sametick/proto/gen/go/sametick/webhooks/v1"
 	wirev1 "github.com/sametick/sametick/proto/gen/go/sametick/wire/v1"
 )
 
@@ -174,4 +175,14 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%q: encoding/json reads %+v (%v), this %v", text, want, err, m)
 		}
 	})
+}
+
+// A call whose path says it all needs no body; one that has something to say in it does.
+func TestEmptyBody(t *testing.T) {
+	path := map[string]string{"id": "7"}
+	require.NoError(t, decodeBody(nil, &webhooksv1.EnableEndpointRequest{}, path))
+	require.NoError(t, decodeBody([]byte(`{}`), &webhooksv1.EnableEndpointRequest{}, path))
+	require.ErrorContains(t, decodeBody([]byte(` `), &webhooksv1.EnableEndpointRequest{}, path), "EMPTY_BODY")
+	require.ErrorContains(t, decodeBody(nil, &webhooksv1.RotateSecretRequest{}, path), "EMPTY_BODY")
+	require.ErrorContains(t, decodeBody(nil, &recordsv1.CreateRecordRequest{}, map[string]string{"type": "task"}), "EMPTY_BODY")
 }

@@ -51,6 +51,9 @@ func (b *body) read() ([]byte, *errs.Error) {
 
 // decodeBody reads a body into a message. A fault is an *errs.Error that names the field.
 func decodeBody(text []byte, m proto.Message, path map[string]string) error {
+	if len(text) == 0 && saidByPath(m.ProtoReflect().Descriptor().Fields(), path) {
+		return nil
+	}
 	if err := checkText(text); err != nil {
 		return err
 	}
@@ -60,6 +63,17 @@ func decodeBody(text []byte, m proto.Message, path map[string]string) error {
 	}
 	skip := func(name string) bool { _, taken := path[name]; return taken }
 	return decodeMessage(d, m.ProtoReflect(), "", skip)
+}
+
+// saidByPath: nothing has to stand in the body, as in that of :redeliver.
+func saidByPath(fields protoreflect.FieldDescriptors, path map[string]string) bool {
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if _, taken := path[string(f.Name())]; !taken && !f.HasOptionalKeyword() {
+			return false
+		}
+	}
+	return true
 }
 
 // checkText refuses what is not one well-formed JSON value, and says where.

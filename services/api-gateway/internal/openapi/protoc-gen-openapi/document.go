@@ -146,7 +146,10 @@ func (g *generator) operation(m *protogen.Method, method, path string) object {
 		op["parameters"] = parameters
 	}
 	if method == "post" || method == "patch" {
-		op["requestBody"] = object{"required": true, "content": object{"application/json": object{"schema": object{"type": "object", "additionalProperties": false, "properties": body}}}}
+		needed := slices.ContainsFunc(m.Input.Fields, func(f *protogen.Field) bool {
+			return !slices.Contains(inPath, string(f.Desc.Name())) && !f.Desc.HasOptionalKeyword()
+		})
+		op["requestBody"] = object{"required": needed, "content": object{"application/json": object{"schema": object{"type": "object", "additionalProperties": false, "properties": body}}}}
 	}
 	return op
 }
